@@ -1,0 +1,225 @@
+"""From a spec to a cluster: the wiring as a `topo` blueprint, its tiers, and the road that a collective takes."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from clusters import catalogue
+from clusters.spec import ClusterSpec, fingerprint, part_of, ports_each, system_rows
+from topo.errors import Fault, SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from collectives.path import Hop
+    from topo.blueprint import Blueprint
+    from topo.builders import ScaleOut
+    from topo.tiers import Tier
+
+KEPT: Final = 256
+"""Clusters kept; the oldest goes first."""
+_BUILT: dict[str, "Cluster"] = {}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster as built. `accelerators` are bought, `usable` lie in whole domains; `tiers` run innermost first."""
+
+    name: str
+    spec: ClusterSpec
+    accelerator: catalogue.Accelerator
+    accelerators: int
+    usable: int
+    domain: int
+    domains: int
+    blueprint: "Blueprint"
+    tiers: "tuple[Tier, ...]"
+    fingerprint: str
+
+
+def build(spec: ClusterSpec) -> Cluster:
+    """Wire a cluster, once for each fingerprint.
+
+    Raises
+    ------
+    SpecError
+        The wiring is impossible, for instance too few switch ports for the levels asked for.
+
+    Examples
+    --------
+    >>> from clusters.spec import load, with_
+    >>> cluster = build(with_(load("hgx-h100"), accelerators=1030))
+    >>> cluster.usable, [tier.size for tier in cluster.tiers][0], cluster.tiers[0].bandwidth_Bps
+    (1024, 8, 450000000000.0)
+    """
+    key = fingerprint(spec)
+    if key not in _BUILT:
+        if len(_BUILT) >= KEPT:
+            _BUILT.pop(next(iter(_BUILT)))
+        _BUILT[key] = _wired(spec, key)
+    return _BUILT[key]
+
+
+def _wired(spec: ClusterSpec, key: str) -> Cluster:
+    """Blueprint and tiers of a spec."""
+    from topo.tiers import tiers
+
+    blueprint = _blueprint(spec)
+    return Cluster(
+        name=spec.name,
+        spec=spec,
+        accelerator=part_of(spec),
+        accelerators=spec.accelerators,
+        usable=spec.usable,
+        domain=spec.domain,
+        domains=spec.domains,
+        blueprint=blueprint,
+        tiers=tiers(blueprint),
+        fingerprint=key,
+    )
+
+
+def _blueprint(spec: ClusterSpec) -> "Blueprint":
+    """Wiring of a spec in the words of `topo`, whose faults get the file's name."""
+    from topo.builders import ScaleUp, cluster_blueprint
+
+    up = spec.scale_up
+    try:
+        return cluster_blueprint(
+            spec.name,
+            spec.domains,
+            ScaleUp(
+                size=spec.domain,
+                bandwidth_Bps=up.bandwidth_Bps,
+                latency_s=up.latency_s,
+                link=up.link,
+                switches=up.switches,
+                layers=up.layers,
+                inner=up.inner,
+                oversubscription=up.oversubscription,
+                in_network_reduction=up.in_network_reduction,
+                switch_part=up.switch,
+            ),
+            _scale_out(spec) if spec.domains > 1 else None,
+            spec.accelerator,
+        )
+    except SpecError as error:
+        raise SpecError(
+            [Fault(f.field, f.value, f.problem, f.remedy, f.file or spec.file) for f in error.faults]
+        ) from None
+
+
+def _scale_out(spec: ClusterSpec) -> "ScaleOut":
+    """Network between the domains, in the words of `topo`."""
+    from topo.builders import ScaleOut
+
+    out = spec.scale_out
+    return ScaleOut(
+        bandwidth_Bps=out.bandwidth_Bps,
+        link=out.link,
+        rails=out.rails,
+        radix=ports_each(out),
+        levels=out.levels,
+        oversubscription=out.oversubscription,
+        latency_s=out.latency_s,
+        switch_latency_s=out.switch_latency_s,
+        nic_part=out.nic,
+        switch_part=out.switch,
+        in_network_reduction=out.in_network_reduction,
+    )
+
+
+def path(cluster: Cluster, op: str, regime: str = "nccl") -> "tuple[Hop, ...]":
+    """Return the tiers of a cluster as one collective sees them: wire figures of the tier, constants of its link.
+
+    Parameters
+    ----------
+    op : str
+        A collective, such as "all_reduce".
+    regime : str
+        The software that runs it.
+
+    Examples
+    --------
+    >>> from clusters.spec import load, with_
+    >>> road = path(build(with_(load("hgx-h100"), accelerators=1024)), "all_reduce")
+    >>> [hop.plane for hop in road], road[0].bandwidth_Bps
+    (['scale-up', 'scale-out', 'scale-out'], 450000000000.0)
+    """
+    from clusters.tunings import lookup, reduction_efficiency
+    from collectives.path import Hop
+
+    return tuple(
+        Hop(
+            bandwidth_Bps=tier.bandwidth_Bps,
+            latency_s=tier.latency_s,
+            model=lookup(tier.link, op, regime)[0],
+            plane=tier.plane,
+            in_network_reduction=tier.in_network_reduction,
+            reduction_efficiency=reduction_efficiency(tier.link),
+        )
+        for tier in cluster.tiers
+    )
+
+
+def notes(cluster: Cluster, op: str, regime: str = "nccl") -> tuple[str, ...]:
+    """Return what the constants behind `path` have to say, for instance that a link borrows its neighbour's."""
+    from clusters.tunings import lookup
+
+    found = (lookup(tier.link, op, regime)[1] for tier in cluster.tiers)
+    return tuple(dict.fromkeys(note for note in found if note))
+
+
+def bill(cluster: Cluster) -> dict[str, Any]:
+    """Bill of parts with the watts and dollars that the catalogue knows; hosts, storage and cooling are not in it.
+
+    Accelerators are those bought. A sum leaves out the parts of unknown figure, which `unknown` names, and is None
+    where nothing is known.
+
+    Returns
+    -------
+    dict
+        `parts` (rows of part, count, power_W, price_usd), `power_W`, `price_usd`, `unknown`.
+    """
+    from topo.tiers import summary
+
+    counts = {**summary(cluster.blueprint)["parts"], cluster.spec.accelerator: cluster.accelerators}
+    rows = []
+    for part, count in counts.items():
+        power_W, price_usd = catalogue.cost(part)
+        if part == cluster.spec.accelerator:
+            power_W, price_usd = cluster.accelerator.power_W, cluster.accelerator.price_usd
+        rows.append(
+            {"part": part, "count": count, "power_W": _times(power_W, count), "price_usd": _times(price_usd, count)}
+        )
+    sums = {key: _known_sum([row[key] for row in rows]) for key in ("power_W", "price_usd")}
+    unknown = {key: [row["part"] for row in rows if row[key] is None] for key in ("power_W", "price_usd")}
+    return {"parts": rows, **sums, "unknown": unknown}
+
+
+def _times(each: float | None, count: float) -> float | None:
+    """Figure of all parts of one kind."""
+    return None if each is None else each * count
+
+
+def _known_sum(values: list[float | None]) -> float | None:
+    """Sum of what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+_ROWS: Final["dict[str, Callable[[], list[dict[str, Any]]]]"] = {
+    "accelerators": catalogue.accelerator_rows,
+    "systems": system_rows,
+    "fabrics": catalogue.fabric_rows,
+}
+
+
+def list_rows(kind: str) -> list[dict[str, Any]]:
+    """Return one row per entry of the catalogue, each with `name` and key figures in SI units.
+
+    >>> [row["name"] for row in list_rows("accelerators")][:2]
+    ['a100-sxm-40', 'a100-sxm-80']
+    """
+    if kind not in _ROWS:
+        raise SpecError([Fault("kind", kind, "is not listed here", catalogue.nearest(kind, _ROWS))])
+    return _ROWS[kind]()

@@ -1,0 +1,5 @@
+"""Calibration: the committed scripts that fit the constants of `clusters/data` to the measurements that ship.
+
+`python -m clusters.calibration.gemm` writes `data/kernels.yaml`, `python -m clusters.calibration.links` writes
+`data/tunings.yaml`. Both state their residuals beside the constants, computed with the constants as the file has them.
+"""

@@ -1,0 +1,242 @@
+"""Tunings: the constants of an operation on a kind of link under a software regime, as `LinkModel`s of `collectives`.
+
+A regime is the software that moves the bytes:
+
+* ``nccl``: NCCL launched from the host, the default of training and of eager serving;
+* ``graph``: the all-reduce kernels of serving frameworks inside a CUDA graph; other operations are NCCL's;
+* ``low-latency`` and ``normal``: DeepEP's two kinds of MoE exchange;
+* ``one-sided``: TensorRT-LLM's MoE exchange by stores over NVLink.
+
+The constants, four at most for each link, operation and regime and shared by all group sizes, are fitted by
+`clusters.calibration.links` and stored with their residuals in `data/tunings.yaml`. Where none were measured, the
+nearest are borrowed and the note says from where.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from clusters.catalogue import key_of, read_yaml
+from collectives.algorithms import NCCL, best
+from collectives.path import LinkModel
+from collectives.path import Path as Road
+from topo.columns import Column, ColumnLike
+from topo.errors import Fault, SpecError
+
+DATA: Final = Path(__file__).parent / "data" / "tunings.yaml"
+CONSTANTS: Final = ("base_s", "step_s", "efficiency", "ramp_s")
+
+#: Regime -> the regimes that stand in for it, nearest first.
+REGIMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "nccl": (),
+        "graph": ("nccl",),
+        "low-latency": ("normal", "nccl"),
+        "normal": ("low-latency", "nccl"),
+        "one-sided": ("low-latency", "normal", "nccl"),
+    }
+)
+
+#: Operation -> the operations that stand in for it, nearest first.
+OPERATIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "all_reduce": (),
+        "all_gather": ("reduce_scatter", "all_reduce"),
+        "reduce_scatter": ("all_gather", "all_reduce"),
+        "all_to_all": ("all_reduce",),
+        "send_recv": ("all_to_all", "all_reduce"),
+        "moe_dispatch": ("moe_combine", "all_to_all", "all_reduce"),
+        "moe_combine": ("moe_dispatch", "all_to_all", "all_reduce"),
+    }
+)
+
+#: Link -> the links that stand in for it, nearest first. One plane never stands in for the other.
+LINKS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "nvlink3": ("nvlink4", "nvlink5"),
+        "nvlink4": ("nvlink5", "nvlink3"),
+        "nvlink5": ("nvlink4", "nvlink3"),
+        "ib-hdr": ("ib-ndr", "roce-400"),
+        "ib-ndr": ("ib-hdr", "roce-400"),
+        "ib-xdr": ("ib-ndr", "ib-hdr"),
+        "roce-400": ("ib-ndr", "ib-hdr"),
+    }
+)
+
+#: Start of a link's name -> the link that stands in for those the table above does not know.
+FAMILIES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "nvlink": "nvlink5",
+        "ualink": "nvlink5",
+        "xgmi": "nvlink4",
+        "infinity-fabric": "nvlink4",
+        "ici": "nvlink4",
+        "neuronlink": "nvlink4",
+        "pcie": "nvlink3",
+        "ib": "ib-ndr",
+        "infiniband": "ib-ndr",
+        "roce": "roce-400",
+        "ethernet": "roce-400",
+        "spectrum": "roce-400",
+        "efa": "roce-400",
+    }
+)
+
+#: What each regime chooses from, of `collectives.ALGORITHMS`; what it does not name is NCCL's.
+OFFERED: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = MappingProxyType(
+    {"nccl": NCCL, "graph": {**NCCL, "all_reduce": ("one_shot", "two_shot", "nvls")}}
+)
+
+#: How many copies of a row the MoE regimes send: the `copies` argument of `collectives.moe.moe_exchange`.
+COPIES: Final[Mapping[str, str]] = MappingProxyType({"low-latency": "expert", "one-sided": "expert", "normal": "node"})
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Constants and how far to trust them.
+
+    Parameters
+    ----------
+    link, op, regime
+        What was asked for.
+    model
+        The four constants.
+    note
+        Empty where they were fitted for exactly this, else whose they are.
+    residuals
+        `n`, `median` and `p90` of |predicted/measured - 1|, `low` and `high` of measured/predicted (a 90 % band); empty
+        where nothing was measured.
+    ranks
+        Smallest and largest group measured; beyond it a price extrapolates.
+    source
+        Whose measurements.
+    """
+
+    link: str
+    op: str
+    regime: str
+    model: LinkModel
+    note: str
+    residuals: Mapping[str, float]
+    ranks: tuple[int, int] | None
+    source: str
+
+
+@cache
+def table() -> Mapping[str, Any]:
+    """Return `data/tunings.yaml` as it stands."""
+    loaded: Mapping[str, Any] = read_yaml(DATA.read_text("utf-8"))
+    return loaded
+
+
+def lookup(link: str, op: str, regime: str = "nccl") -> tuple[LinkModel, str]:
+    """Return the constants of an operation on a link, and a note where they are borrowed.
+
+    Raises
+    ------
+    SpecError
+        The link's family, the operation or the regime is unknown.
+
+    Examples
+    --------
+    >>> model, note = lookup("nvlink4", "all_gather")
+    >>> 0 < model.efficiency < 1, note
+    (True, '')
+    >>> lookup("ib-xdr", "all_reduce")[1].split(";")[0]
+    'no measurement of ib-xdr all_reduce nccl: constants of ib-ndr all_reduce nccl'
+    """
+    found = tuning(link, op, regime)
+    return found.model, found.note
+
+
+@cache
+def tuning(link: str, op: str, regime: str = "nccl") -> Tuning:
+    """Return the constants of an operation on a link with their residuals; see `lookup`.
+
+    The nearest is sought first over links of the plane, then over regimes, then over operations: the same kernel on
+    another generation is closer than another kernel on this one.
+    """
+    asked = _checked(link, op, regime)
+    for kind, how, where in _nearest(*asked):
+        entry = table()["constants"].get(where, {}).get(kind, {}).get(how)
+        if entry is not None:
+            break
+    else:
+        raise SpecError([Fault("link", link, "has no constants, nor has a neighbour", "calibrate it")])
+    got, want = f"{where} {kind} {how}", f"{asked[0]} {asked[1]} {asked[2]}"
+    notes = [] if got == want else [f"no measurement of {want}: constants of {got}"]
+    notes += [entry["note"]] if entry.get("note") else []
+    return Tuning(
+        *asked,
+        model=LinkModel(**{key: float(entry[key]) for key in CONSTANTS}),
+        note="; ".join(notes),
+        residuals=entry.get("residuals", {}),
+        ranks=(entry["ranks"][0], entry["ranks"][1]) if "ranks" in entry else None,
+        source=entry["source"],
+    )
+
+
+def _checked(link: str, op: str, regime: str) -> tuple[str, str, str]:
+    """Canonical names, or every fault at once."""
+    name, kind, how = key_of(link), key_of(op).replace("-", "_"), key_of(regime)
+    faults = []
+    if name not in LINKS and not any(name.startswith(start) for start in FAMILIES):
+        faults.append(Fault("link", link, "is of no known family", f"use one of {', '.join(LINKS)}"))
+    if kind not in OPERATIONS:
+        faults.append(Fault("op", op, "is no known operation", f"use one of {', '.join(OPERATIONS)}"))
+    if how not in REGIMES:
+        faults.append(Fault("regime", regime, "is no known regime", f"use one of {', '.join(REGIMES)}"))
+    if faults:
+        raise SpecError(faults)
+    return name, kind, how
+
+
+def _nearest(link: str, op: str, regime: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (operation, regime, link), nearest first."""
+    first = link if link in LINKS else next(like for start, like in FAMILIES.items() if link.startswith(start))
+    for kind in (op, *OPERATIONS[op]):
+        for how in (regime, *REGIMES[regime]):
+            for where in (first, *LINKS[first]):
+                yield kind, how, where
+
+
+def reduction_efficiency(link: str) -> float:
+    """Share of its efficiency that a link keeps when the switches add: NCCL's nvlsEfficiency, 1 where unpublished.
+
+    >>> reduction_efficiency("nvlink4"), reduction_efficiency("nvlink5"), reduction_efficiency("ib-ndr")
+    (0.85, 0.74, 1.0)
+    """
+    return float(table()["reduction_efficiency"].get(key_of(link), 1.0))
+
+
+def offered(op: str, regime: str = "nccl") -> tuple[str, ...]:
+    """Names of the algorithms that a regime chooses from for an operation.
+
+    >>> offered("all_gather"), offered("all_gather", "graph")
+    (('ring',), ('ring',))
+    """
+    _, kind, how = _checked("nvlink5", op, regime)
+    names = OFFERED.get(how, NCCL).get(kind)
+    if names is None:
+        raise SpecError([Fault("op", op, "is priced by collectives.moe_exchange", "use its copies rule, COPIES")])
+    return names
+
+
+def collective_s(op: str, size_bytes: ColumnLike, members: ColumnLike, path: Road, regime: str = "nccl") -> Column:
+    """Seconds of an operation by the fastest algorithm that the regime offers.
+
+    Parameters
+    ----------
+    op, size_bytes, members, path
+        As for `collectives.best`; the path's models should be those of the same operation and regime.
+
+    Examples
+    --------
+    >>> from collectives.path import IDEAL, Hop
+    >>> print(f"{collective_s('all_gather', 800e6, [8], (Hop(100e9, 0.0, IDEAL),)):.4f}")  # 7/8 of 800 MB, 100 GB/s
+    0.0070
+    """
+    return best(key_of(op).replace("-", "_"), size_bytes, members, path, among=offered(op, regime))[0]

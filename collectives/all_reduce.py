@@ -1,0 +1,151 @@
+"""All-reduce: every rank holds S bytes and ends with their sum. S is the buffer per rank.
+
+Sources: Patarasuk and Yuan 2009 (ring), Sanders, Speck and Träff 2009 (double binary tree), NCCL `src/graph/tuning.cc`
+(which tiers pay which latency), NCCL issues 1455 and 1506 (NVLS volume).
+"""
+
+import numpy as np
+
+from collectives.path import Path
+from collectives.span import Mask, added, crossing, latency_s, ratio, ring_steps, slowest, span, transfer_s
+from topo.columns import Column, ColumnLike, column
+
+TREE_STEPS = 6.0
+"""Steps per doubling of the ranks in a tree, up and down together: three ring steps per level and direction.
+
+A level receives from two children, adds and forwards. NCCL all-reduce of small messages on 2 to 48 ranks of one NVLink
+domain follows min(2(P-1), 6 · log2 P) steps of one and the same length.
+"""
+
+NVLS_STEPS = 4.0
+"""Steps per further rank of a sum in the switches: they add a chunk only once every rank has put it there.
+
+With it the NCCL all-reduce of 2 to 64 ranks on NVLink 4 and 5 fits to 4.5 % and 6.4 % (median); with two steps in all,
+to 10.6 % and 22.6 % (`clusters/calibration/links.py`).
+"""
+
+
+def ring(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
+    """Return the seconds of a flat ring: reduce-scatter once round, all-gather once round.
+
+    t = base + Σ_l 2·steps_l·(step_l + latency_l) + max_l [ V_l/(eff_l·B_l) + √(ramp_l·V_l/B_l) ],
+    V_l = 2(n-1)/n · S/inner_l: each member of a child block drives its own port, so the ring that leaves a block of
+    `inner` members runs at inner · B_l, capped by the inner tiers.
+
+    Examples
+    --------
+    Eight ranks, 800 MB, 100 GB/s: 2 · 7/8 · 800 MB / 100 GB/s.
+
+    >>> from collectives.path import IDEAL, Hop
+    >>> print(f"{ring(800e6, [8], (Hop(100e9, 0, IDEAL),)):.3f} s")
+    0.014 s
+    """
+    size, group = span(size_bytes, members, path)
+    volume = 2 * (1 - 1 / group.size) * size / group.inner * group.spanned
+    return column(latency_s(group, 2 * ring_steps(group)) + slowest(transfer_s(group, volume)))
+
+
+def tree(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
+    """Return the seconds of a pipelined double binary tree: 2S per rank, logarithmic latency.
+
+    t = base + Σ_l 6·log2(members_l/inner_l)·(step_l + latency_l) + max_l of the transfer of 2S/inner_l.
+    The 6 is `TREE_STEPS`.
+
+    Examples
+    --------
+    >>> from collectives.path import IDEAL, Hop
+    >>> print(f"{tree(800e6, [8], (Hop(100e9, 0, IDEAL),)):.3f} s")
+    0.016 s
+    """
+    size, group = span(size_bytes, members, path)
+    volume = 2 * size / group.inner * group.spanned
+    return column(latency_s(group, TREE_STEPS * np.log2(ratio(group))) + slowest(transfer_s(group, volume)))
+
+
+def hierarchical(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
+    """Return the seconds of reduce-scatter tier by tier outward, then all-gather back, one tier after the other.
+
+    t = base + Σ_l [ 2(r_l - 1)·(step_l + latency_l) + transfer of 2(r_l - 1)/r_l · S/inner_l ],
+    r_l = members_l/inner_l child blocks.
+
+    Examples
+    --------
+    Two nodes of 8, 800 MB, 100 GB/s inside and 10 GB/s per rank outside: 14 ms inside, then S/8 at 10 GB/s.
+
+    >>> from collectives.path import IDEAL, Hop
+    >>> path = (Hop(100e9, 0, IDEAL), Hop(10e9, 0, IDEAL, plane="scale-out"))
+    >>> print(f"{hierarchical(800e6, [8, 16], path):.3f} s")
+    0.024 s
+    """
+    size, group = span(size_bytes, members, path)
+    blocks = ratio(group)
+    volume = 2 * (1 - 1 / blocks) / group.inner * size
+    return column(latency_s(group, 2 * (blocks - 1)) + added(transfer_s(group, volume)))
+
+
+def nvls(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
+    """Return the seconds with the sum taken in the switches where they can add, and a tree over the tiers where not.
+
+    A tier that adds carries (1 + 1/r)·S/inner per rank and direction in 4(r - 1) steps (a chunk is added once every
+    rank has put it there; NCCL measurements on NVLink); any other spanned tier carries 2(r - 1)/r · S/inner in
+    6·log2 r steps. Chunks are pipelined, so the slowest tier counts. Where a switch
+    adds, the efficiency is multiplied by `Hop.reduction_efficiency`.
+
+    Examples
+    --------
+    >>> from collectives.path import IDEAL, Hop
+    >>> path = (Hop(100e9, 0, IDEAL, in_network_reduction=True),)
+    >>> print(f"{nvls(800e6, [8], path):.3f} s")
+    0.009 s
+    """
+    size, group = span(size_bytes, members, path)
+    constants, blocks = group.rates, ratio(group)
+    adds = group.spanned & constants.reduces
+    share = np.where(adds, 1 + 1 / blocks, 2 * (1 - 1 / blocks))
+    efficiency = constants.efficiency * np.where(constants.reduces, constants.reduction_efficiency, 1.0)
+    steps = np.where(adds, NVLS_STEPS * (blocks - 1), TREE_STEPS * np.log2(blocks))
+    return column(latency_s(group, steps) + slowest(transfer_s(group, share / group.inner * size, efficiency)))
+
+
+def one_shot(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
+    """Return the seconds when every rank reads every other buffer and adds: one step, (n - 1)·S per rank.
+
+    t = base + Σ over spanned tiers of (step + latency) + max_l of the transfer of (n - inner_l)·S.
+    Source: the custom all-reduce kernels of vLLM and NVIDIA/TensorRT-LLM, made for small messages.
+
+    Examples
+    --------
+    >>> from collectives.path import IDEAL, Hop
+    >>> print(f"{one_shot(1e6, [8], (Hop(100e9, 0, IDEAL),)) * 1e6:.0f} us")
+    70 us
+    """
+    size, group = span(size_bytes, members, path)
+    volume = crossing(group) * group.size * size * group.spanned
+    return column(latency_s(group, 1.0 * group.spanned) + slowest(transfer_s(group, volume)))
+
+
+def two_shot(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
+    """Return the seconds of a direct reduce-scatter, then a direct all-gather: two steps, 2(n - 1)/n·S per rank.
+
+    Source: as `one_shot`, made for middle sizes.
+
+    Examples
+    --------
+    >>> from collectives.path import IDEAL, Hop
+    >>> print(f"{two_shot(1e6, [8], (Hop(100e9, 0, IDEAL),)) * 1e6:.1f} us")
+    17.5 us
+    """
+    size, group = span(size_bytes, members, path)
+    volume = 2 * crossing(group) * size * group.spanned
+    return column(latency_s(group, 2.0 * group.spanned) + slowest(transfer_s(group, volume)))
+
+
+def some_tier_adds(members: ColumnLike, path: Path) -> Mask:
+    """Return whether a spanned tier has switches that add, without which `nvls` is no algorithm of its own.
+
+    >>> from collectives.path import IDEAL, Hop
+    >>> bool(some_tier_adds([8], (Hop(100e9, 0, IDEAL),)))
+    False
+    """
+    _, group = span(0.0, members, path)
+    return np.asarray((group.spanned & group.rates.reduces).any(axis=0))

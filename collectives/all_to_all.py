@@ -1,0 +1,65 @@
+"""All-to-all: every rank sends S/n bytes to each rank of its group, itself included. S is the send buffer per rank.
+
+Sources: Thakur, Rabenseifner and Gropp 2005 (pairwise); nccl-tests (sizes); NCCL 2.12's PXN note (hierarchical).
+"""
+
+from collectives.path import Path
+from collectives.span import added, base_s, by_plane, crossing, latency_s, ratio, slowest, span, transfer_s
+from topo.columns import Column, ColumnLike, column
+
+
+def pairwise(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
+    """Return the seconds of n-1 rounds with one partner each: every round pays its wire, the tiers add up.
+
+    t = base + Σ_l [ (members_l - inner_l)·(step_l + latency_l) + transfer of (members_l - inner_l)/n · S ].
+
+    Examples
+    --------
+    >>> from collectives.path import IDEAL, Hop
+    >>> path = (Hop(100e9, 0, IDEAL), Hop(10e9, 0, IDEAL, plane="scale-out"))
+    >>> print(f"{pairwise(800e6, [8, 16], path):.4f} s")
+    0.0435 s
+    """
+    size, group = span(size_bytes, members, path)
+    partners = group.members - group.inner
+    return column(latency_s(group, partners) + added(transfer_s(group, partners / group.size * size)))
+
+
+def direct(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
+    """Return the seconds when all n-1 messages are posted at once: one wire latency, planes and tiers overlap.
+
+    t = base + (slowest wire latency) + Σ_l (members_l - inner_l)·step_l + max_l of the transfer of what tier l carries:
+    (n - inner_l)/n · S on scale-out, and on scale-up only what stays in the domain.
+
+    Examples
+    --------
+    >>> from collectives.path import IDEAL, Hop
+    >>> path = (Hop(100e9, 0, IDEAL), Hop(10e9, 0, IDEAL, plane="scale-out"))
+    >>> print(f"{direct(800e6, [8, 16], path):.4f} s")
+    0.0400 s
+    """
+    size, group = span(size_bytes, members, path)
+    constants = group.rates
+    posting_s = added((group.members - group.inner) * constants.step_s)
+    wire_s = slowest(group.spanned * constants.latency_s)
+    volume = by_plane(group, crossing(group) * size)
+    return column(base_s(group) + posting_s + wire_s + slowest(transfer_s(group, volume)))
+
+
+def hierarchical(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
+    """Return the seconds of one exchange per tier, few large messages: inside the block first, then between blocks.
+
+    t = base + Σ_l [ (r_l - 1)·(step_l + latency_l) + transfer of (r_l - 1)/r_l · S ], r_l = members_l/inner_l.
+
+    Examples
+    --------
+    Inside: 7/8 of 800 MB at 100 GB/s. Between two nodes: half of 800 MB at 10 GB/s.
+
+    >>> from collectives.path import IDEAL, Hop
+    >>> path = (Hop(100e9, 0, IDEAL), Hop(10e9, 0, IDEAL, plane="scale-out"))
+    >>> print(f"{hierarchical(800e6, [8, 16], path):.3f} s")
+    0.047 s
+    """
+    size, group = span(size_bytes, members, path)
+    blocks = ratio(group)
+    return column(latency_s(group, blocks - 1) + added(transfer_s(group, (1 - 1 / blocks) * size)))

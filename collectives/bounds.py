@@ -1,0 +1,96 @@
+"""What no algorithm can beat on a path: every tier's bandwidth, no latency, no loss.
+
+Each tier gives a cut: the `inner` members of one of its child blocks against the rest of the group. What has to cross
+it, divided by what the block's ports carry, is a floor; the highest floor is the bound. Where the group spans scale-out
+tiers, a block inside the scale-up domain can use both planes at once, so its ports add up.
+"""
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+import numpy as np
+
+from collectives.path import Path
+from collectives.span import Span, span
+from topo.columns import Column, ColumnLike, column
+from topo.errors import Fault, SpecError
+
+
+def _gathered(group: Span) -> Column:
+    """Return the share of S per port that must enter a block: 1/inner - 1/n (all but what it holds)."""
+    share: Column = 1 / group.inner - 1 / group.size
+    return share
+
+
+def _reduced(group: Span) -> Column:
+    """Return the share of S per port that a sum must move: 2(1/inner - 1/n), or 1/inner where a switch beyond adds.
+
+    Without switches that add, the blocks of a tier send 2(N-1) · S between them (Patarasuk and Yuan 2009). With them, a
+    block still has to send S and receive S.
+    """
+    adds = group.spanned & group.rates.reduces
+    adds_beyond = np.logical_or.accumulate(adds[::-1], axis=0)[::-1]
+    alone = 2 * _gathered(group)
+    share: Column = np.where(adds_beyond, np.minimum(alone, 1 / group.inner), alone)
+    return share
+
+
+def _exchanged(group: Span) -> Column:
+    """Return the share of S per port of an all-to-all: all that is meant for ranks outside the block."""
+    share: Column = 1 - group.inner / group.size
+    return share
+
+
+def _sent(group: Span) -> Column:
+    """Return the share of S of one message: all of it, on the outermost spanned tier."""
+    share: Column = np.where(group.members == group.size, 1.0, 0.0)
+    return share
+
+
+_CUT: MappingProxyType[str, Callable[[Span], Column]] = MappingProxyType(
+    {
+        "all_reduce": _reduced,
+        "all_gather": _gathered,
+        "reduce_scatter": _gathered,
+        "all_to_all": _exchanged,
+        "send_recv": _sent,
+    }
+)
+
+
+def lower_bound(op: str, size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
+    """Return the fewest seconds in which the tiers' bandwidths allow an operation.
+
+    t ≥ max over spanned tiers l of S · share_l / C_l, with S · share_l the bytes per member of a child block that must
+    cross its border, and C_l the bandwidth of the tier (plus that of the innermost scale-out tier where the group uses
+    both planes).
+
+    Parameters
+    ----------
+    op
+        Name of the operation: a key of `algorithms.ALGORITHMS`.
+    size_bytes, members, path
+        As for the algorithms.
+
+    Raises
+    ------
+    SpecError
+        If the operation is unknown.
+
+    Examples
+    --------
+    >>> from collectives.path import IDEAL, Hop
+    >>> path = (Hop(100e9, 1e-6, IDEAL),)
+    >>> print(f"{lower_bound('all_gather', 800e6, [8], path):.3f} s")
+    0.007 s
+    """
+    if op not in _CUT:
+        raise SpecError([Fault("op", op, "is no known operation", f"write one of {', '.join(_CUT)}")])
+    size, group = span(size_bytes, members, path)
+    inside = group.rates.scale_up_tiers
+    capacity = np.broadcast_to(group.rates.bandwidth_Bps, group.members.shape)
+    if op != "send_recv" and 0 < inside < len(path):
+        leaves = group.spanned[inside:].any(axis=0)
+        capacity = capacity.copy()
+        capacity[:inside] += leaves * group.rates.bandwidth_Bps[inside]
+    return column((_CUT[op](group) * group.spanned * size / capacity).max(axis=0))

@@ -1,0 +1,323 @@
+"""The main job: one model on one silicon, wired as scale-up domains of several sizes; the best split of every phase."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clusters import catalogue
+from clusters.build import Cluster, build, notes
+from clusters.spec import ClusterSpec, load, parse, with_
+from parallel import results
+from parallel.exchange import exchange_s
+from parallel.executors import choose, run
+from parallel.io import read_model, read_yaml
+from parallel.models import Model, Moe, active_parameters, parameters
+from parallel.placement import members_of, used_per_block
+from parallel.precision import Recipe, recipe
+from parallel.roofline import chip
+from parallel.search import Found
+from parallel.sweep import PHASES, Bound, Task, serve_space, train_space
+from parallel.workload import ServeWorkload, TrainWorkload
+from topo.errors import Fault, SpecError
+from topo.tiers import summary
+
+CHECKS = Path(__file__).parent / "data" / "exchange_checks.yaml"
+FRONT_POINTS = 60  # a drawn curve needs no more
+
+
+@dataclass(frozen=True, slots=True)
+class CompareRequest:
+    """What to compare; every field has a documented default. With `cluster`, the hardware comes from that file."""
+
+    model: str = "deepseek-v3"
+    accelerator: str = "gb200"
+    domains: tuple[int, ...] = (8, 72, 576)
+    gpus: int = 4608
+    nic: float | None = None
+    oversubscription: float = 1.0
+    isl: int = 4096
+    osl: int = 1024
+    tpot_ms: float = 50.0
+    ttft_ms: float = 2000.0
+    precision: str = "fp8"
+    cluster: str | None = None
+    sequence: int = 4096
+    global_batch: int = 18432
+    executor: str = "auto"
+    phases: tuple[str, ...] = ("train", "prefill", "decode")
+
+    def __post_init__(self) -> None:
+        """Collect every fault before anything is computed."""
+        faults = [
+            Fault(name, getattr(self, name), "must be positive", "give a number above zero")
+            for name in ("gpus", "oversubscription", "isl", "osl", "tpot_ms", "ttft_ms", "sequence", "global_batch")
+            if not getattr(self, name) > 0
+        ]
+        if not self.domains:
+            faults.append(Fault("domains", self.domains, "names no wiring", "give sizes, such as 8,72,576"))
+        faults += [
+            Fault("phases", phase, "no such phase", f"choose from {', '.join(PHASES)}")
+            for phase in self.phases
+            if phase not in PHASES
+        ]
+        if faults:
+            raise SpecError(faults)
+
+
+def specs(request: CompareRequest) -> dict[int, ClusterSpec]:
+    """Return the cluster of every wiring: the same parts, another domain size."""
+    if request.cluster:
+        base = load(request.cluster)
+    else:
+        fields: dict[str, Any] = {
+            "name": f"{request.accelerator}-x{request.gpus}",
+            "accelerator": request.accelerator,
+            "accelerators": request.gpus,
+            "domain": min(request.domains),
+            "scale_out": {"oversubscription": request.oversubscription},
+        }
+        if request.nic is not None:
+            fields["scale_out"]["nic"] = request.nic
+        base = parse(fields)
+    return {domain: with_(base, domain=domain) for domain in request.domains}
+
+
+def tasks(request: CompareRequest, model: Model, wirings: dict[int, ClusterSpec]) -> list[tuple[int, Task]]:
+    """Return one search per wiring and phase."""
+    train = TrainWorkload(request.sequence, request.global_batch, request.precision)
+    serve = ServeWorkload(request.isl, request.osl, request.tpot_ms / 1e3, request.ttft_ms / 1e3, request.precision)
+    found = []
+    for domain, spec in wirings.items():
+        cluster = build(spec)
+        for phase in request.phases:
+            space = train_space(cluster, model) if phase == "train" else serve_space(cluster, model, phase)
+            found.append((domain, Task(phase, model, spec, train, serve, space)))
+    return found
+
+
+def compare(request: CompareRequest, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Search every phase on every wiring and return the whole answer as one JSON-able document."""
+    started = time.perf_counter()
+    model = read_model(request.model)
+    recipe(request.precision)
+    wirings = specs(request)
+    work = tasks(request, model, wirings)
+    total = sum(task.space.size for _, task in work)
+    executor = choose(request.executor, total)
+    done, feasible = 0, 0
+    rows, frontiers = [], []
+    for domain, task in work:
+        before = done
+
+        def tick(now: int, _: int, before: int = before) -> None:
+            if progress is not None:
+                progress(before + now, total)
+
+        found = run(task, executor, tick)
+        done, feasible = done + found.points, feasible + found.feasible
+        rows.append({"domain": domain, "phase": task.phase, **best_row(task, found)})
+        frontiers.append({"domain": domain, "phase": task.phase, "points": front_points(task, found)})
+    order = {phase: place for place, phase in enumerate(request.phases)}
+    rows.sort(key=lambda row: order[row["phase"]])
+    clusters = {domain: build(spec) for domain, spec in wirings.items()}
+    any_cluster = next(iter(clusters.values()))
+    return {
+        "question": (
+            f"{model.name} on {any_cluster.accelerators:,} {any_cluster.accelerator.title}, wired as scale-up domains of "
+            + ", ".join(map(str, request.domains))
+        ),
+        "workload": _workload(request, any_cluster),
+        "rows": rows,
+        "wirings": [_wiring(domain, cluster) for domain, cluster in clusters.items()],
+        "frontiers": frontiers,
+        "exchange": exchange_rows(model, clusters, recipe(request.precision)),
+        "exchange_checks": exchange_checks(),
+        "answer": answer(rows, request),
+        "assumptions": assumptions(request, model, any_cluster),
+        "search": {
+            "points": done,
+            "feasible": feasible,
+            "seconds": time.perf_counter() - started,
+            "executor": executor,
+        },
+    }
+
+
+def best_row(task: Task, found: Found) -> dict[str, Any]:
+    """Return the best feasible strategy in full; else the nearest miss, with the limit that it breaks."""
+    index = found.best if found.best >= 0 else found.nearest
+    if index < 0:
+        return _nothing(found)
+    bound = Bound.of(task)
+    cols = bound.at(np.array([index], dtype=np.int64))
+    row = results.row_of(bound, cols, bound.price(cols), 0)
+    if found.best < 0:
+        phase = PHASES[task.phase]
+        limit = phase.limit_s(task)
+        row["infeasible"] = (
+            f"{phase.limit_name} of {limit * 1e3:g} ms cannot be met: the fastest split that fits in memory takes "
+            f"{found.nearest_value * 1e3:.3g} ms"
+        )
+    return {**row, "searched": found.points, "rejected": found.rejected}
+
+
+def _nothing(found: Found) -> dict[str, Any]:
+    reason = max(found.rejected, key=lambda name: found.rejected[name]) if found.rejected else "an empty space"
+    return {
+        "strategy": {}, "gpus_used": 0, "gpus_idle": 0, "tokens_per_s_per_gpu": 0.0, "step_time_s": None,
+        "ttft_s": None, "tpot_s": None, "mfu": None, "terms": {}, "busy": {}, "memory_bytes": {}, "memory_share": None,
+        "bottleneck": "none", "stops": "no strategy fits", "interval": None, "interval_note": results.NO_INTERVAL,
+        "infeasible": f"no strategy of {found.points:,} fits; the most frequent reason: {reason}",
+        "warnings": [], "searched": found.points, "rejected": found.rejected,
+    }  # fmt: skip
+
+
+def front_points(task: Task, found: Found) -> list[dict[str, Any]]:
+    """Return throughput against interactivity, at most a curve's worth of points."""
+    if len(found.front) == 0 or task.phase == "train":
+        return []
+    pick = np.unique(np.linspace(0, len(found.front) - 1, FRONT_POINTS).astype(np.int64))
+    bound = Bound.of(task)
+    cols = bound.at(found.front[pick])
+    return [
+        {
+            "tokens_per_s_per_user" if task.phase == "decode" else "ttft_s": x if task.phase == "decode" else 1.0 / x,
+            "tokens_per_s_per_gpu": y,
+            "tpot_s": 1.0 / x if task.phase == "decode" else None,
+            "strategy": results.strategy_of(bound, cols, row),
+        }
+        for row, (x, y) in enumerate(zip(found.front_x[pick].tolist(), found.front_y[pick].tolist(), strict=True))
+    ]
+
+
+def exchange_rows(model: Model, clusters: dict[int, Cluster], formats: Recipe) -> list[dict[str, Any]]:
+    """Price one exchange on every wiring: EP64, 128 tokens per GPU, and its ratio to the fastest wiring."""
+    moe = next((kind.mlp for kind in model.layers if isinstance(kind.mlp, Moe)), None)
+    if moe is None:
+        return []
+    ep = min(64, *(cluster.usable for cluster in clusters.values()))
+    rows: list[dict[str, Any]] = []
+    for domain, cluster in clusters.items():
+        fillings = np.array(used_per_block(cluster), dtype=np.float64)
+        members = members_of(cluster, fillings, float(ep), 1.0)
+        swap = exchange_s(cluster, moe, model.hidden, 128.0, members, formats, phase="decode")
+        seconds = float(np.min(swap["dispatch"] + swap["combine"]))
+        rows.append({"domain": domain, "what": f"EP{ep} dispatch + combine, 128 tokens per GPU", "seconds": seconds})
+    fastest = min(row["seconds"] for row in rows)
+    return [{**row, "ratio": row["seconds"] / fastest} for row in rows]
+
+
+def exchange_checks() -> list[dict[str, Any]]:
+    """Predict the measured exchanges that ship with the project, each on its own hardware and precision."""
+    rows = []
+    for case in read_yaml(CHECKS)["checks"]:
+        cluster = build(with_(load(case["system"]), accelerators=case["accelerators"], domain=case["domain"]))
+        model = read_model(case["model"])
+        moe = next(kind.mlp for kind in model.layers if isinstance(kind.mlp, Moe))
+        members = members_of(cluster, np.array([float(case["domain"])]), float(case["ep"]), 1.0)
+        swap = exchange_s(
+            cluster, moe, model.hidden, float(case["tokens"]), members, recipe(case["recipe"]), name=case["kernels"]
+        )
+        predicted, measured = float((swap["dispatch"] + swap["combine"])[0]), float(case["measured_s"])
+        rows.append(
+            {
+                "what": case["what"],
+                "predicted_s": predicted,
+                "measured_s": measured,
+                "ape": abs(predicted / measured - 1.0),
+                "source": case["source"],
+            }
+        )
+    return rows
+
+
+def answer(rows: list[dict[str, Any]], request: CompareRequest) -> str:
+    """Say in plain words which wiring wins each phase, and by how much over the smallest domain."""
+    sentences = []
+    for phase in request.phases:
+        mine = [row for row in rows if row["phase"] == phase and not row["infeasible"]]
+        if not mine:
+            sentences.append(f"{phase.capitalize()}: no wiring meets the limits.")
+            continue
+        best = max(mine, key=lambda row: row["tokens_per_s_per_gpu"])
+        least = min(mine, key=lambda row: row["domain"])
+        gain = best["tokens_per_s_per_gpu"] / least["tokens_per_s_per_gpu"]
+        against = (
+            f"{gain:.2f} times the {least['domain']}-GPU domain"
+            if best is not least and gain > 1.005
+            else "and no wiring is more than 0.5 % ahead of it"
+        )
+        winner = best if gain > 1.005 else least
+        sentences.append(
+            f"{phase.capitalize()}: {winner['tokens_per_s_per_gpu']:,.0f} tokens/s per GPU with domains of "
+            f"{winner['domain']}, {against}."
+        )
+    return " ".join(sentences)
+
+
+def assumptions(request: CompareRequest, model: Model, cluster: Cluster) -> list[dict[str, Any]]:
+    """List what the answer rests on, each with its source."""
+    part, formats = cluster.accelerator, recipe(request.precision)
+    known = catalogue.sources()
+    rows: list[dict[str, Any]] = [
+        {
+            "name": f"{part.title}: {name}",
+            "value": figure.value,
+            "unit": figure.unit,
+            "source": known[figure.source].title,
+        }
+        for name, figure in part.figures.items()
+    ]
+    serve, train = ServeWorkload(), TrainWorkload()
+    own = [
+        ("parameters", float(parameters(model)), "counted from the shapes, without multi-token prediction"),
+        ("active parameters", float(active_parameters(model)), "counted from the shapes, input embedding included"),
+        ("formats", ", ".join(f"{k} {v}" for k, v in asdict(formats).items() if k != "name"), "parallel/precision.py"),
+        ("experts", "balanced: every rank gets the mean number of rows", "flag of the workload: imbalance"),
+        ("prefill and decode", "separate pools; no prefix cache, no speculation", "workload"),
+        ("engine", "no host time between steps: CUDA graphs, launch floor per kernel", "clusters/data/kernels.yaml"),
+        ("time to first token", "the pass and half of the interval between passes", "parallel/serving.py"),
+        ("key-value cache", f"{serve.kv_bytes:g} bytes per value, at the mean context", "workload"),
+        (
+            "reserve",
+            f"{train.reserve_bytes / 2**30:g} GiB (train), {serve.reserve_bytes / 2**30:g} GiB (serve)",
+            "workload",
+        ),
+        ("gradients", f"{train.gradient_bytes:g} bytes per value, accumulated and reduced", "Megatron-Core default"),
+    ]
+    rows += [{"name": name, "value": value, "unit": "", "source": source} for name, value, source in own]
+    said = list(chip(part, formats).notes)
+    for op, regime in (
+        ("all_reduce", "nccl"),
+        ("all_reduce", "graph"),
+        ("moe_dispatch", "low-latency"),
+        ("moe_dispatch", "normal"),
+    ):
+        said += notes(cluster, op, regime)
+    rows += [
+        {"name": "constant", "value": note, "unit": "", "source": "clusters/data/tunings.yaml"}
+        for note in dict.fromkeys(said)
+    ]
+    return rows
+
+
+def _workload(request: CompareRequest, cluster: Cluster) -> dict[str, Any]:
+    out = cluster.spec.scale_out
+    return {
+        **asdict(request),
+        "domains": list(request.domains),
+        "phases": list(request.phases),
+        "accelerator": cluster.accelerator.name,
+        "gpus": cluster.accelerators,
+        "nic_Bps": out.bandwidth_Bps,
+        "oversubscription": out.oversubscription,
+    }
+
+
+def _wiring(domain: int, cluster: Cluster) -> dict[str, Any]:
+    facts = summary(cluster.blueprint)
+    return {"domain": domain, "tiers": [asdict(tier) for tier in cluster.tiers], "parts": facts["parts"]}

@@ -1,0 +1,178 @@
+"""Bytes per accelerator: parameters, gradients, optimizer, activations, key-value cache.
+
+Training counts the fullest stage. Adam keeps an FP32 master copy and two moments (12 bytes per parameter); ZeRO 1 shards
+them over the data-parallel ranks, 2 the gradients as well, 3 the parameters as well (Rajbhandari 1910.02054). Routed
+experts shard over their own, smaller data-parallel group.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from collectives.pipelines import SCHEDULES
+from parallel.models import (
+    REPLICATED,
+    LayerKind,
+    Model,
+    Moe,
+    attention_matrices,
+    attention_parameters,
+    embedding_parameters,
+    expert_parameters,
+    head_parameters,
+    layer_count,
+    mlp_parameters,
+    norm_parameters,
+    router_parameters,
+    shared_parameters,
+)
+from parallel.operators import kv_width
+from parallel.precision import FORMATS, Recipe
+from parallel.priced import total
+from parallel.workload import ServeWorkload, TrainWorkload
+from topo.columns import Column, ColumnLike, column
+
+WEIGHT_BYTES = 2.0  # BF16 parameters that forward and backward read
+OPTIMIZER_BYTES = 12.0  # FP32 master copy and two moments
+OPTIMIZER_TRAFFIC = (
+    2.0 * OPTIMIZER_BYTES + 4.0 + WEIGHT_BYTES
+)  # reads and writes its state, reads gradients, writes weights
+
+
+def attention_shard(model: Model, kind: LayerKind, tp: ColumnLike) -> Column:
+    """Attention parameters of one layer on one rank: matrices split by tp, the latent down-projections whole."""
+    whole = sum(
+        rows * cols
+        for name, (rows, cols) in attention_matrices(kind.attention, model.hidden).items()
+        if name in REPLICATED
+    )
+    return whole + (attention_parameters(model, kind) - whole) / column(tp)
+
+
+def dense_shard(model: Model, kind: LayerKind, tp: ColumnLike) -> Column:
+    """Parameters of one layer on one rank, routed experts left out; router and norms are held whole."""
+    split = mlp_parameters(model, kind) + shared_parameters(model, kind)
+    whole = router_parameters(model, kind) + norm_parameters(model)
+    return attention_shard(model, kind, tp) + split / column(tp) + whole
+
+
+def expert_shard(model: Model, kind: LayerKind, ep: ColumnLike, etp: ColumnLike) -> Column:
+    """Routed expert parameters of one layer on one rank: ``⌈E/ep⌉`` experts, redundant copies included, split by etp."""
+    if not isinstance(kind.mlp, Moe):
+        return 0.0 * column(ep)
+    return np.ceil(kind.mlp.experts / column(ep)) * expert_parameters(model, kind) / column(etp)
+
+
+def fullest_stage(model: Model, pp: ColumnLike) -> list[Column]:
+    """Layers of each kind on the fullest stage: ``⌈layers/pp⌉`` of them, those with most parameters first."""
+    order = sorted(
+        range(len(model.layers)),
+        key=lambda i: -float(dense_shard(model, model.layers[i], 1) + expert_shard(model, model.layers[i], 1, 1)),
+    )
+    left = np.ceil(layer_count(model) / column(pp))
+    held = [left * 0.0 for _ in model.layers]
+    for index in order:
+        held[index] = np.minimum(left, model.layers[index].count)
+        left = left - held[index]
+    return held
+
+
+def end_parameters(model: Model, tp: ColumnLike, pp: ColumnLike) -> Column:
+    """Embedding and head on the stage that holds more of them; both where there is one stage."""
+    table, out = float(embedding_parameters(model)), float(head_parameters(model))
+    return np.where(column(pp) > 1, max(table, out or table), table + out) / column(tp)
+
+
+def stage_parameters(model: Model, cols: Mapping[str, Column]) -> dict[str, Column]:
+    """Dense and expert parameters per rank of the fullest stage, and its layers."""
+    layers = fullest_stage(model, cols["pp"])
+    placed = list(zip(layers, model.layers, strict=True))
+    dense = total(n * dense_shard(model, kind, cols["tp"]) for n, kind in placed)
+    experts = total(n * expert_shard(model, kind, cols["ep"], cols["etp"]) for n, kind in placed)
+    return {
+        "dense parameters": dense + end_parameters(model, cols["tp"], cols["pp"]),
+        "expert parameters": experts,
+        "stage layers": total(layers),
+    }
+
+
+def stage_activations(
+    model: Model, cols: Mapping[str, Column], prices: Mapping[str, Column], modes: Sequence[str]
+) -> dict[str, Column]:
+    """Bytes that one micro-batch leaves on the fullest stage until its backward, and the working set of one layer."""
+    layers = fullest_stage(model, cols["pp"])
+    kept, working = column(0.0), column(0.0)
+    for index, n in enumerate(layers):
+        saved = np.select(
+            [cols["recompute"] == code for code in range(len(modes))],
+            [prices[f"{index} saved {mode}"] for mode in modes],
+        )
+        kept = kept + n * saved
+        working = np.maximum(working, np.where(n > 0, prices[f"{index} saved none"], 0.0))
+    return {"kept": kept, "working": working, "logits": prices["saved head"]}
+
+
+def step_memory(
+    s: Mapping[str, Column], cols: Mapping[str, Column], microbatches: Column, work: TrainWorkload
+) -> dict[str, Column]:
+    """Peak bytes of a training step per accelerator, by name."""
+    dp, edp, zero = s["dp"], np.maximum(s["edp"], 1.0), cols["zero"]
+    dense, experts = s["dense parameters"], s["expert parameters"]
+    sharded = dense / dp + experts / edp
+    held = dense + experts
+    working = s["working"] * (cols["recompute"] > 0)
+    flights = np.zeros_like(dp)
+    for name, rows in (("1f1b", cols["vpp"] == 1), ("interleaved", cols["vpp"] > 1)):
+        in_flight = SCHEDULES[name].in_flight(cols["pp"], microbatches, cols["vpp"], 0)
+        flights = np.where(rows, in_flight, flights)
+    flights = flights + cols["ep_overlap"]  # a second micro-batch computes while the first one's rows travel
+    last = np.where(cols["pp"] > 1, s["kept"] + s["logits"], 0.0)
+    first = flights * s["kept"] + np.where(cols["pp"] > 1, 0.0, s["logits"])
+    gathered = 2.0 * held / np.maximum(s["stage layers"], 1.0)
+    return {
+        "weights": WEIGHT_BYTES * np.where(zero >= 3, sharded + gathered, held),
+        "gradients": work.gradient_bytes * np.where(zero >= 2, sharded, held),
+        "optimizer": OPTIMIZER_BYTES * np.where(zero >= 1, sharded, held),
+        "activations": np.maximum(first, last) + working,
+        "reserve": np.full_like(dp, work.reserve_bytes),
+    }
+
+
+def optimizer_traffic(s: Mapping[str, Column], cols: Mapping[str, Column]) -> Column:
+    """Bytes that one Adam update moves per rank."""
+    dp, edp = s["dp"], np.maximum(s["edp"], 1.0)
+    sharded = s["dense parameters"] / dp + s["expert parameters"] / edp
+    held = s["dense parameters"] + s["expert parameters"]
+    return OPTIMIZER_TRAFFIC * np.where(cols["zero"] >= 1, sharded, held)
+
+
+def serving_weights(model: Model, cols: Mapping[str, Column], recipe: Recipe) -> Column:
+    """Weight bytes per rank of the fullest stage, each role in its own format."""
+    layers = fullest_stage(model, cols["pp"])
+    width = {role: FORMATS[getattr(recipe, role)].bytes_per_value for role in ("attention", "mlp", "experts", "head")}
+    total = end_parameters(model, cols["tp"], cols["pp"]) * width["head"]
+    for n, kind in zip(layers, model.layers, strict=True):
+        feed = (mlp_parameters(model, kind) + shared_parameters(model, kind)) / cols["tp"]
+        small = (router_parameters(model, kind) + norm_parameters(model)) * WEIGHT_BYTES
+        total = total + n * (
+            attention_shard(model, kind, cols["tp"]) * width["attention"]
+            + feed * width["mlp"]
+            + small
+            + expert_shard(model, kind, cols["ep"], 1.0) * width["experts"]
+        )
+    return total
+
+
+def cache_bytes(
+    model: Model, cols: Mapping[str, Column], sequences: Column, context: ColumnLike, work: ServeWorkload
+) -> Column:
+    """Key-value cache per rank of the fullest stage for `sequences` of `context` tokens each.
+
+    Pipeline stages divide the weights but not the cache: each stage holds fewer layers of pp times as many sequences.
+    """
+    layers = fullest_stage(model, cols["pp"])
+    total = column(0.0)
+    for n, kind in zip(layers, model.layers, strict=True):
+        seen = np.minimum(context, kind.attention.sliding_window) if kind.attention.sliding_window else column(context)
+        total = total + n * sequences * seen * kv_width(kind.attention, cols["tp"]) * work.kv_bytes
+    return total

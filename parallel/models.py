@@ -1,0 +1,298 @@
+"""Models, counted: parameters, forward FLOPs and key/value cache from shapes alone.
+
+The records (`Model`, `LayerKind`, `Attention`, `Mlp`, `Moe`) live in `parallel.shapes` and are importable from here.
+Every count sums the same weight matrices (`attention_matrices`, `mlp_matrices`) that the operators multiply, so a
+count and the operator that uses the weight cannot drift apart. `parallel.io` reads `config.json` files.
+"""
+
+import numpy as np
+
+from parallel.shapes import (
+    NORMS,
+    REPLICATED,
+    Attention,
+    LayerKind,
+    Mlp,
+    Model,
+    Moe,
+    Shape,
+    attention_matrices,
+    layer_count,
+    layer_order,
+    mlp_matrices,
+    weights,
+)
+from topo.columns import Column, ColumnLike, column
+
+__all__ = [
+    "NORMS",
+    "REPLICATED",
+    "Attention",
+    "LayerKind",
+    "Mlp",
+    "Model",
+    "Moe",
+    "Shape",
+    "active_parameters",
+    "attended_positions",
+    "attention_matrices",
+    "attention_parameters",
+    "embedding_parameters",
+    "expert_parameters",
+    "final_norm_parameters",
+    "flops_per_token_forward",
+    "head_parameters",
+    "kv_bytes_per_sequence",
+    "kv_bytes_per_token",
+    "kv_bytes_per_token_by_kind",
+    "kv_values_per_token",
+    "layer_count",
+    "layer_order",
+    "layer_parameters",
+    "mlp_matrices",
+    "mlp_parameters",
+    "mtp_parameters",
+    "norm_parameters",
+    "parameters",
+    "router_parameters",
+    "score_flops",
+    "shared_parameters",
+    "weights",
+]
+
+# --- parameters of one layer --------------------------------------------------------------------------------------
+
+
+def _feed_forward(hidden: int, intermediate: int, gated: bool, bias: bool) -> int:
+    matrices = mlp_matrices(hidden, intermediate, gated)
+    return weights(matrices) + (sum(outputs for _, outputs in matrices.values()) if bias else 0)
+
+
+def _attention_vectors(attention: Attention, hidden: int) -> int:
+    """Return the biases, inner norms and sinks of one attention block."""
+    a = attention
+    projected = {"none": 0, "head": 2 * a.head_dim, "full": (a.heads + a.kv_heads) * a.head_dim}[a.qk_norm]
+    latent = a.q_lora_rank + a.kv_lora_rank if a.kind == "mla" else 0
+    biased = (a.heads + 2 * a.kv_heads) * a.head_dim if a.bias and a.kind == "gqa" else 0
+    return projected + latent + biased + (hidden if a.output_bias else 0) + (a.heads if a.sinks else 0)
+
+
+def attention_parameters(model: Model, kind: LayerKind) -> int:
+    """Return the parameters of one attention block: matrices, biases, norms of queries, keys and latents.
+
+    GQA: h·d·(2·heads + 2·kv_heads). MLA: h·r_q + r_q·heads·(nope + rope) + h·(r_kv + rope)
+    + r_kv·heads·(nope + v) + heads·v·h, plus the two latent norms.
+
+    >>> llama = LayerKind("dense", Attention("gqa", heads=32, kv_heads=8, head_dim=128), Mlp(14336), 32)
+    >>> attention_parameters(Model("llama-3.1-8b", 4096, 128256, (llama,)), llama) == 2 * 4096 * (4096 + 1024)
+    True
+    """
+    matrices = attention_matrices(kind.attention, model.hidden)
+    return weights(matrices) + _attention_vectors(kind.attention, model.hidden)
+
+
+def mlp_parameters(model: Model, kind: LayerKind) -> int:
+    """Return the parameters of one dense feed-forward block; 0 in a mixture-of-experts layer."""
+    if isinstance(kind.mlp, Moe):
+        return 0
+    return _feed_forward(model.hidden, kind.mlp.intermediate, kind.mlp.gated, kind.mlp.bias)
+
+
+def expert_parameters(model: Model, kind: LayerKind) -> int:
+    """Return the parameters of one routed expert (3·h·f when gated); 0 in a dense layer."""
+    if isinstance(kind.mlp, Mlp):
+        return 0
+    return _feed_forward(model.hidden, kind.mlp.intermediate, kind.mlp.gated, kind.mlp.bias)
+
+
+def shared_parameters(model: Model, kind: LayerKind) -> int:
+    """Return the parameters of all shared experts of one layer, their gate included; 0 where there are none."""
+    if isinstance(kind.mlp, Mlp) or not kind.mlp.shared_intermediate:
+        return 0
+    block = _feed_forward(model.hidden, kind.mlp.shared_intermediate, kind.mlp.gated, kind.mlp.bias)
+    return block + (model.hidden if kind.mlp.shared_gate else 0)
+
+
+def router_parameters(model: Model, kind: LayerKind) -> int:
+    """Return the parameters of one router, h·experts (+ experts when biased); 0 in a dense layer."""
+    if isinstance(kind.mlp, Mlp):
+        return 0
+    return kind.mlp.experts * (model.hidden + kind.mlp.router_bias)
+
+
+def norm_parameters(model: Model) -> int:
+    """Return the parameters of the residual-stream norms of one layer."""
+    return model.norms_per_layer * NORMS[model.norm] * model.hidden
+
+
+def layer_parameters(model: Model, kind: LayerKind, active: bool = False) -> int:
+    """Return the parameters of one layer of this kind; with `active`, only those that one token uses.
+
+    >>> moe = LayerKind("moe", Attention("gqa", 2, 2, 4), Moe(experts=8, topk=2, intermediate=16), 1)
+    >>> tiny = Model("tiny", 8, 100, (moe,))
+    >>> layer_parameters(tiny, moe) - layer_parameters(tiny, moe, active=True) == (8 - 2) * 3 * 8 * 16
+    True
+    """
+    routed = 0 if isinstance(kind.mlp, Mlp) else (kind.mlp.topk if active else kind.mlp.experts)
+    return (
+        attention_parameters(model, kind)
+        + norm_parameters(model)
+        + mlp_parameters(model, kind)
+        + router_parameters(model, kind)
+        + shared_parameters(model, kind)
+        + routed * expert_parameters(model, kind)
+    )
+
+
+# --- parameters of the model --------------------------------------------------------------------------------------
+
+
+def embedding_parameters(model: Model) -> int:
+    """Return the parameters of the input side: token table, learned positions, embedding norm."""
+    norm = NORMS[model.norm] if model.embedding_norm else 0
+    return (model.vocab + model.learned_positions + norm) * model.hidden
+
+
+def head_parameters(model: Model) -> int:
+    """Return the parameters of the output matrix; 0 where it is the token table itself."""
+    return 0 if model.tied_embeddings else model.vocab * model.hidden
+
+
+def final_norm_parameters(model: Model) -> int:
+    """Return the parameters of the norm before the output matrix."""
+    return NORMS[model.norm] * model.hidden
+
+
+def mtp_parameters(model: Model) -> int:
+    """Return the parameters of all multi-token-prediction modules; embedding and head are the main model's.
+
+    Each module: a layer of the last kind, a projection from 2h to h, and three norms (DeepSeek-V3 §2.2, eq. 21).
+    """
+    each = layer_parameters(model, model.layers[-1]) + 2 * model.hidden**2 + 3 * NORMS[model.norm] * model.hidden
+    return model.mtp_layers * each
+
+
+def parameters(model: Model, with_mtp: bool = False) -> int:
+    """Return all parameters, without the multi-token-prediction modules unless asked for.
+
+    >>> llama = LayerKind("dense", Attention("gqa", heads=32, kv_heads=8, head_dim=128), Mlp(14336), 32)
+    >>> parameters(Model("llama-3.1-8b", 4096, 128256, (llama,)))
+    8030261248
+    """
+    layers = sum(kind.count * layer_parameters(model, kind) for kind in model.layers)
+    ends = embedding_parameters(model) + final_norm_parameters(model) + head_parameters(model)
+    return layers + ends + (mtp_parameters(model) if with_mtp else 0)
+
+
+def active_parameters(model: Model, count_embedding: bool = True) -> int:
+    """Return the parameters that one token uses: `topk` experts per layer, everything else whole.
+
+    `count_embedding=False` leaves out the input side, which is looked up rather than multiplied; a tied table stays,
+    for it is the output matrix too.
+    """
+    layers = sum(kind.count * layer_parameters(model, kind, active=True) for kind in model.layers)
+    if count_embedding:
+        return layers + embedding_parameters(model) + final_norm_parameters(model) + head_parameters(model)
+    return layers + final_norm_parameters(model) + model.vocab * model.hidden
+
+
+# --- forward work -------------------------------------------------------------------------------------------------
+
+
+def attended_positions(attention: Attention, context: ColumnLike, causal: bool = True) -> Column:
+    """Return the positions that a token attends to: the mean over a sequence (`causal`) or at the end of it.
+
+    With window w and c tokens, m = min(c, w): causal m − m²/(2c), which is c/2 without a window; else m.
+
+    >>> full, window = Attention("gqa", 1, 1, 64), Attention("gqa", 1, 1, 64, sliding_window=128)
+    >>> float(attended_positions(full, 4096)), float(attended_positions(window, 4096))
+    (2048.0, 126.0)
+    """
+    tokens = column(context)
+    seen = np.minimum(tokens, attention.sliding_window) if attention.sliding_window else tokens
+    return column(seen - seen**2 / (2 * np.maximum(tokens, 1.0)) if causal else seen)
+
+
+def score_flops(attention: Attention, positions: ColumnLike) -> Column:
+    """Return the FLOPs of scores and weighted values for one token over `positions`: 2·heads·(d_qk + d_v)·positions.
+
+    >>> float(score_flops(Attention("gqa", heads=32, kv_heads=8, head_dim=128), 1))
+    16384.0
+    """
+    a = attention
+    width = a.qk_nope_head_dim + a.qk_rope_head_dim + a.v_head_dim if a.kind == "mla" else 2 * a.head_dim
+    return column(2.0 * a.heads * width * column(positions))
+
+
+def flops_per_token_forward(model: Model, context: ColumnLike, causal: bool = True) -> dict[str, Column]:
+    """Return the forward FLOPs of one token by part: 2 per weight that multiplies, and the attention scores.
+
+    Parameters
+    ----------
+    model
+        The model; multi-token-prediction modules are not counted.
+    context
+        Sequence length in tokens.
+    causal
+        Mean over a causally masked sequence (training, prefill), or one token at its end (decode; full attention).
+
+    Returns
+    -------
+    dict
+        `attention_projections`, `attention_scores`, `mlp`, `router`, `shared_experts`, `experts`, `head`.
+        MLA is counted in its expanded form. Source: Narayanan 2021 §5.1 with the gated and routed blocks counted.
+    """
+    h = model.hidden
+    parts = dict.fromkeys(("attention_projections", "mlp", "router", "shared_experts", "experts"), 0)
+    scores = column(np.zeros_like(column(context)))
+    for kind in model.layers:
+        n, block = kind.count, kind.mlp
+        parts["attention_projections"] += 2 * n * weights(attention_matrices(kind.attention, h))
+        scores = column(scores + n * score_flops(kind.attention, attended_positions(kind.attention, context, causal)))
+        one = 2 * n * weights(mlp_matrices(h, block.intermediate, block.gated))
+        if isinstance(block, Mlp):
+            parts["mlp"] += one
+        else:
+            parts["experts"] += block.topk * one
+            parts["router"] += 2 * n * h * block.experts
+            shared = weights(mlp_matrices(h, block.shared_intermediate, block.gated))
+            parts["shared_experts"] += 2 * n * (shared + h * block.shared_gate)
+    flops = {name: column(value + np.zeros_like(scores)) for name, value in parts.items()}
+    return {**flops, "attention_scores": scores, "head": column(2.0 * model.vocab * h + np.zeros_like(scores))}
+
+
+# --- key/value cache ----------------------------------------------------------------------------------------------
+
+
+def kv_values_per_token(attention: Attention) -> int:
+    """Return the values that one layer caches for one token: 2·kv_heads·head_dim (GQA), kv_lora_rank + rope (MLA).
+
+    >>> kv_values_per_token(Attention("mla", 128, 128, 128, 1536, 512, 128, 64, 128))
+    576
+    """
+    if attention.kind == "mla":
+        return attention.kv_lora_rank + attention.qk_rope_head_dim
+    return 2 * attention.kv_heads * attention.head_dim
+
+
+def kv_bytes_per_token_by_kind(model: Model, bytes_per_value: float = 2.0) -> dict[str, float]:
+    """Return the cache bytes per token of ONE layer of each kind, by the kind's name."""
+    return {kind.name: kv_values_per_token(kind.attention) * bytes_per_value for kind in model.layers}
+
+
+def kv_bytes_per_token(model: Model, bytes_per_value: float = 2.0) -> float:
+    """Return the cache bytes of one token over all layers, inside every sliding window.
+
+    A layer with a window stops growing there: `kv_bytes_per_sequence` accounts for it. DeepSeek-V3 at bf16 takes
+    (512 + 64) · 2 · 61 = 70,272 bytes.
+    """
+    return sum(kind.count * kv_values_per_token(kind.attention) * bytes_per_value for kind in model.layers)
+
+
+def kv_bytes_per_sequence(model: Model, context: ColumnLike, bytes_per_value: float = 2.0) -> Column:
+    """Return the cache bytes of a sequence of `context` tokens, windowed layers holding at most their window."""
+    held = [
+        kind.count * kv_values_per_token(kind.attention) * attended_positions(kind.attention, context, causal=False)
+        for kind in model.layers
+    ]
+    return column(bytes_per_value * np.sum(held, axis=0))

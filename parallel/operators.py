@@ -1,0 +1,275 @@
+"""A layer as an ordinary list of operators whose shapes are columns.
+
+Symbols: ``t`` tokens of one rank and micro-batch (already divided by cp), ``h`` hidden size, ``f`` MLP width, ``tp`` tensor
+parallel size with sequence parallelism (norms and residuals are sharded over tp, Korthikanti 2205.05198). A GEMM is
+``C[m, n] = A[m, k] · B[k, n]``. Activations are BF16 between operators; `saved_bytes` is what backward keeps of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from parallel.models import Attention, Mlp, Moe
+from topo.columns import Column, ColumnLike, column
+
+ACTIVATION_BYTES = 2.0  # BF16 between operators
+UNFUSED_SCORE_BYTES = 13.0  # QKᵀ write 2; softmax read 2, write 2; dropout read 2, write 2, mask 1; ·V read 2
+UNFUSED_SAVED_BYTES = 5.0  # softmax out 2, dropout mask 1, dropout out 2 per score (Korthikanti 2205.05198 §4.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One kernel: a GEMM, a grouped GEMM, an attention core or a memory-bound (vector) operation.
+
+    Attributes
+    ----------
+    kind : `gemm`, `grouped_gemm`, `attention` or `vector`; the key of the pricing table
+    term : the named cost that its time is booked under
+    role : `attention`, `mlp`, `experts` or `head`; the recipe turns it into a number format
+    m, n, k, groups : GEMM shape; `groups` equal GEMMs in one launch
+    flops, bytes : work and traffic of an attention core or a vector operation
+    saved_bytes : kept for backward; `selective` ones are dropped and redone under selective recomputation
+    weights : whether there is a weight gradient
+    """
+
+    name: str
+    kind: str
+    term: str
+    role: str = "attention"
+    m: ColumnLike = 1.0
+    n: ColumnLike = 1.0
+    k: ColumnLike = 1.0
+    groups: ColumnLike = 1.0
+    flops: ColumnLike = 0.0
+    bytes: ColumnLike = 0.0
+    saved_bytes: ColumnLike = 0.0
+    selective: bool = False
+    weights: bool = True
+
+
+def gemm_flops(op: Operator) -> Column:
+    """Multiply-adds of a GEMM operator, counted as two operations: ``2·groups·m·n·k``.
+
+    >>> float(gemm_flops(Operator("x", "gemm", "mlp", m=2, n=3, k=5)))
+    60.0
+    """
+    return 2.0 * column(op.groups) * column(op.m) * column(op.n) * column(op.k)
+
+
+def qk_width(att: Attention) -> int:
+    """Width of one head's query and key.
+
+    >>> qk_width(Attention("gqa", heads=32, kv_heads=8, head_dim=128))
+    128
+    """
+    return att.qk_nope_head_dim + att.qk_rope_head_dim if att.kind == "mla" else att.head_dim
+
+
+def v_width(att: Attention) -> int:
+    """Width of one head's value."""
+    return att.v_head_dim if att.kind == "mla" else att.head_dim
+
+
+def kv_width(att: Attention, tp: ColumnLike) -> Column:
+    """Return the cached values per token and layer on one rank: GQA heads are split over tp, the MLA latent is not.
+
+    >>> float(kv_width(Attention("gqa", heads=32, kv_heads=8, head_dim=128), 4))
+    512.0
+    """
+    if att.kind == "mla":
+        return column(att.kv_lora_rank + att.qk_rope_head_dim) + 0.0 * column(tp)
+    return 2.0 * att.head_dim * np.maximum(att.kv_heads / column(tp), 1.0)
+
+
+def norm(name: str, t: ColumnLike, h: float, tp: ColumnLike) -> Operator:
+    """Fused residual add and norm: reads x and the residual, writes the sum and the normed value; keeps both."""
+    size = ACTIVATION_BYTES * column(t) * h / column(tp)
+    return Operator(name, "vector", "vector", bytes=4.0 * size, saved_bytes=2.0 * size, selective=False)
+
+
+def gqa_projections(att: Attention, h: float, t: ColumnLike, tp: ColumnLike) -> list[Operator]:
+    """Query, key and value in one GEMM, and the output projection."""
+    tp = column(tp)
+    kv = np.maximum(att.kv_heads / tp, 1.0)
+    qkv = (att.heads / tp + 2.0 * kv) * att.head_dim
+    return [
+        Operator("qkv", "gemm", "attention", m=t, n=qkv, k=h),
+        Operator("rope", "vector", "vector", bytes=2.0 * ACTIVATION_BYTES * column(t) * qkv),
+        Operator("attention out", "gemm", "attention", m=t, n=h, k=att.heads * att.head_dim / tp),
+    ]
+
+
+def mla_projections(att: Attention, h: float, t: ColumnLike, tp: ColumnLike) -> list[Operator]:
+    """Multi-head latent attention, not absorbed (DeepSeek-V2 2405.04434 §2.1): the down-projections are not split by tp."""
+    tp = column(tp)
+    q_up = att.heads / tp * qk_width(att)
+    kv_up = att.heads / tp * (att.qk_nope_head_dim + att.v_head_dim)
+    latent = att.q_lora_rank + att.kv_lora_rank + att.qk_rope_head_dim
+    q_in, q_n = (att.q_lora_rank, q_up) if att.q_lora_rank else (h, q_up)
+    t = column(t)
+    return [
+        Operator("mla down", "gemm", "attention", m=t, n=latent, k=h, saved_bytes=ACTIVATION_BYTES * t * latent),
+        Operator("q up", "gemm", "attention", m=t, n=q_n, k=q_in, selective=True),
+        Operator("kv up", "gemm", "attention", m=t, n=kv_up, k=att.kv_lora_rank, selective=True),
+        Operator("rope", "vector", "vector", bytes=2.0 * ACTIVATION_BYTES * t * att.heads / tp * att.qk_rope_head_dim),
+        Operator("attention out", "gemm", "attention", m=t, n=h, k=att.heads * att.v_head_dim / tp),
+    ]
+
+
+def attention_core(
+    att: Attention, t: ColumnLike, context: ColumnLike, tp: ColumnLike, *, causal: float = 0.5, fused: bool = True
+) -> Operator:
+    """Scores, softmax and the weighted sum of values over a whole sequence (training and prefill).
+
+    ``flops = 2·t·(causal·context)·heads/tp·(d_qk + d_v)``. A fused kernel skips the masked half and streams; an unfused one
+    computes the full square and moves 13 bytes per score.
+
+    >>> llama = Attention("gqa", heads=32, kv_heads=8, head_dim=128)
+    >>> float(attention_core(llama, 8192, 8192, 1).flops)  # 2 · 8192 · 4096 · 32 · 256
+    549755813888.0
+    """
+    tp, t = column(tp), column(t)
+    heads = att.heads / tp
+    seen = column(context) if not att.sliding_window else np.minimum(column(context), 2.0 * att.sliding_window)
+    q, kv = heads * qk_width(att), np.maximum((att.kv_heads if att.kind == "gqa" else att.heads) / tp, 1.0)
+    values = t * (q + kv * (qk_width(att) + v_width(att)) + heads * v_width(att))
+    scores = t * seen * heads
+    streamed = ACTIVATION_BYTES * values
+    return Operator(
+        "attention core",
+        "attention",
+        "attention core",
+        flops=2.0 * scores * (causal if fused else 1.0) * (qk_width(att) + v_width(att)),
+        bytes=streamed if fused else streamed + UNFUSED_SCORE_BYTES * scores,
+        saved_bytes=ACTIVATION_BYTES * values + 4.0 * t * heads + (0.0 if fused else UNFUSED_SAVED_BYTES) * scores,
+        selective=True,
+        weights=False,
+    )
+
+
+def decode_attention(
+    att: Attention, h: float, sequences: ColumnLike, context: ColumnLike, tp: ColumnLike, kv_bytes: float
+) -> list[Operator]:
+    """One token per sequence against its cache. MLA is absorbed: queries meet the latent directly.
+
+    KV read: ``sequences · context · kv_width · kv_bytes``. Source: DeepSeek-V2 2405.04434 §2.1.2 (absorption).
+    """
+    tp, b, seen = column(tp), column(sequences), column(context)
+    if att.sliding_window:
+        seen = np.minimum(seen, att.sliding_window)
+    heads = att.heads / tp
+    cache = b * seen * kv_width(att, tp) * kv_bytes
+    if att.kind == "mla":
+        latent, rope, nope = att.kv_lora_rank, att.qk_rope_head_dim, att.qk_nope_head_dim
+        down = att.q_lora_rank + latent + rope
+        return [
+            Operator("mla down", "gemm", "attention", m=b, n=down, k=h),
+            Operator("q up", "gemm", "attention", m=b, n=heads * (nope + rope), k=att.q_lora_rank or h),
+            Operator("absorb k", "grouped_gemm", "attention", m=b, n=latent, k=nope, groups=heads),
+            Operator(
+                "kv read", "attention", "kv read", flops=2.0 * b * seen * heads * (2 * latent + rope), bytes=cache
+            ),
+            Operator("absorb v", "grouped_gemm", "attention", m=b, n=att.v_head_dim, k=latent, groups=heads),
+            Operator("attention out", "gemm", "attention", m=b, n=h, k=heads * att.v_head_dim),
+        ]
+    core = Operator("kv read", "attention", "kv read", flops=4.0 * b * seen * heads * att.head_dim, bytes=cache)
+    qkv, rope_op, out = gqa_projections(att, h, b, tp)
+    return [qkv, rope_op, core, out]
+
+
+def dense_mlp(mlp: Mlp, h: float, t: ColumnLike, tp: ColumnLike, *, term: str = "mlp") -> list[Operator]:
+    """Up (and gate), activation, down."""
+    t = column(t)
+    f = mlp.intermediate / column(tp)
+    up = 2.0 * f if mlp.gated else f
+    wide = ACTIVATION_BYTES * t
+    return [
+        Operator(f"{term} up", "gemm", term, "mlp", m=t, n=up, k=h, saved_bytes=wide * up),
+        Operator(f"{term} activation", "vector", "vector", bytes=wide * (up + f), saved_bytes=wide * f, selective=True),
+        Operator(f"{term} down", "gemm", term, "mlp", m=t, n=h, k=f),
+    ]
+
+
+def experts_hit(experts: ColumnLike, topk: float, tokens: ColumnLike) -> Column:
+    """Return the expected number of experts that get a token, ``E·(1 − (1 − k/E)^tokens)``, uniform routing.
+
+    >>> float(experts_hit(256, 8, 1))
+    8.0
+    """
+    e = column(experts)
+    return e * -np.expm1(column(tokens) * np.log1p(-np.minimum(topk / e, 1.0 - 1e-12)))
+
+
+def routed_experts(
+    moe: Moe, h: float, t: ColumnLike, ep: ColumnLike, etp: ColumnLike, *, tokens_in_group: ColumnLike
+) -> list[Operator]:
+    """Router, permutation and the grouped GEMMs of one rank's experts.
+
+    `t` is the tokens that this rank brings to the exchange; every rank brings as many, so it gets back ``t·topk`` rows (times
+    etp, which shares them) spread over ``slots/ep`` experts. When ep does not divide the experts, the slots left over hold
+    redundant copies (EP72 holds 288 slots of 256 experts).
+    """
+    t, ep, etp = column(t), column(ep), column(etp)
+    local = np.ceil(moe.experts / ep)
+    hit = experts_hit(local * ep, moe.topk, tokens_in_group) / ep
+    rows = t * moe.topk * etp
+    f = moe.intermediate / etp
+    up = 2.0 * f if moe.gated else f
+    wide = ACTIVATION_BYTES * rows
+    per_expert = rows / hit
+    return [
+        Operator("router", "gemm", "experts", "attention", m=t, n=moe.experts, k=h),
+        Operator("permute", "vector", "vector", bytes=4.0 * wide * h, saved_bytes=wide * h),
+        Operator("experts up", "grouped_gemm", "experts", "experts", per_expert, up, h, hit, saved_bytes=wide * up),
+        Operator("experts activation", "vector", "vector", bytes=wide * (up + f), saved_bytes=wide * f, selective=True),
+        Operator("experts down", "grouped_gemm", "experts", "experts", per_expert, h, f, hit),
+    ]
+
+
+PROJECTIONS: dict[str, Callable[[Attention, float, ColumnLike, ColumnLike], list[Operator]]] = {
+    "gqa": gqa_projections,
+    "mla": mla_projections,
+}
+
+
+def sequence_attention(
+    att: Attention,
+    h: float,
+    t: ColumnLike,
+    context: ColumnLike,
+    tp: ColumnLike,
+    *,
+    causal: float = 0.5,
+    fused: bool = True,
+) -> list[Operator]:
+    """Attention over whole sequences (training and prefill): projections and core."""
+    return [*PROJECTIONS[att.kind](att, h, t, tp), attention_core(att, t, context, tp, causal=causal, fused=fused)]
+
+
+def feed_forward(
+    mlp: Mlp | Moe,
+    h: float,
+    t: ColumnLike,
+    tp: ColumnLike,
+    ep: ColumnLike,
+    etp: ColumnLike,
+    *,
+    tokens_in_group: ColumnLike,
+) -> list[Operator]:
+    """Return the feed-forward half of a layer: one dense MLP, or routed experts beside the shared ones."""
+    if isinstance(mlp, Mlp):
+        return dense_mlp(mlp, h, t, tp)
+    routed = routed_experts(mlp, h, column(t) / column(tp), ep, etp, tokens_in_group=tokens_in_group)
+    if not mlp.shared_intermediate:
+        return routed
+    return [*routed, *dense_mlp(Mlp(mlp.shared_intermediate, mlp.gated), h, t, tp, term="shared expert")]
+
+
+def head(h: float, vocab: float, t: ColumnLike, tp: ColumnLike) -> list[Operator]:
+    """Language-model head (vocabulary-parallel) and the softmax over it in FP32."""
+    logits = column(t) * vocab / column(tp)
+    return [
+        Operator("head", "gemm", "head", "head", m=t, n=vocab / column(tp), k=h, saved_bytes=4.0 * logits),
+        Operator("loss", "vector", "head", bytes=12.0 * logits),
+    ]

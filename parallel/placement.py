@@ -1,0 +1,74 @@
+"""Where a strategy's groups of ranks sit on the wiring: (size, stride) under the placement order, then members per tier.
+
+Ranks are numbered along the placement order, fastest first, and fill the scale-up domains one after another. Megatron-Core
+calls the two orders ``tp-cp-ep-dp-pp`` (its default: pipeline neighbours far apart) and ``tp-cp-ep-pp-dp`` (pipeline
+neighbours close together, replicas far apart).
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from clusters.build import Cluster
+from collectives.groups import members
+from topo.columns import Column, ColumnLike, column
+
+ORDERS: tuple[str, ...] = ("tp-cp-ep-dp-pp", "tp-cp-ep-pp-dp")
+
+
+def used_per_block(cluster: Cluster) -> tuple[int, ...]:
+    """Ways to fill the innermost block: all of it, or the largest multiple of a power of two that keeps three quarters.
+
+    A 72-GPU rack also runs as 64 (groups of a power of two stay inside), an 8-GPU box only as 8.
+    """
+    size = cluster.tiers[0].size
+    ways = {size} | {size - size % (1 << bit) for bit in range(size.bit_length())}
+    return tuple(sorted(way for way in ways if 4 * way >= 3 * size))
+
+
+def blocks(cluster: Cluster, used: int) -> tuple[int, ...]:
+    """Ranks per block of each tier, innermost first, when `used` ranks of every innermost block work."""
+    inner = cluster.tiers[0].size
+    return tuple(used * (tier.size // inner) for tier in cluster.tiers)
+
+
+def world(cluster: Cluster, used: ColumnLike) -> Column:
+    """Ranks at work in the whole cluster."""
+    return column(used) * (cluster.usable // cluster.tiers[0].size)
+
+
+def _near(c: Mapping[str, Column]) -> Column:
+    """Whether pipeline neighbours are nested between cp and dp."""
+    return np.asarray(c["order"] == ORDERS.index("tp-cp-ep-pp-dp"), dtype=np.float64)
+
+
+def _expert_replicas(c: Mapping[str, Column]) -> Column:
+    return c["tp"] * c["cp"] * c["dp"] / (c["ep"] * c["etp"])
+
+
+#: (size, stride) of every group. Dense ranks are tp × cp × dp × pp, expert ranks etp × ep × edp × pp over the same ranks
+#: ("parallel folding", Megatron-Core). `dp` reduces dense gradients, so context-parallel ranks belong to it.
+GROUPS: dict[str, Callable[[Mapping[str, Column]], tuple[Column, Column]]] = {
+    "tp": lambda c: (c["tp"], np.ones_like(c["tp"])),
+    "cp": lambda c: (c["cp"], c["tp"]),
+    "etp": lambda c: (c["etp"], np.ones_like(c["etp"])),
+    "ep": lambda c: (c["ep"], c["etp"]),
+    "pp": lambda c: (c["pp"], c["tp"] * c["cp"] * np.where(_near(c) > 0, 1.0, c["dp"])),
+    "dp": lambda c: (c["dp"] * c["cp"], c["tp"] * np.where((_near(c) > 0) & (c["cp"] == 1), c["pp"], 1.0)),
+    "edp": lambda c: (_expert_replicas(c), c["ep"] * c["etp"] * np.where(_near(c) > 0, c["pp"], 1.0)),
+}
+
+
+def members_of(cluster: Cluster, used: Column, size: ColumnLike, stride: ColumnLike) -> Column:
+    """Members per tier of groups of (size, stride), for columns with different fillings; shape (tiers, rows)."""
+    used, sizes, strides = np.broadcast_arrays(column(used), column(size), column(stride))
+    result = np.empty((len(cluster.tiers), *used.shape))
+    for filling in np.unique(used):
+        rows = used == filling
+        result[:, rows] = members(sizes[rows], strides[rows], blocks(cluster, int(filling)))
+    return result
+
+
+def group_members(cluster: Cluster, cols: Mapping[str, Column], name: str) -> Column:
+    """Members per tier of one group, as the closed forms take them; shape (tiers, rows)."""
+    return members_of(cluster, cols["used"], *GROUPS[name](cols))

@@ -1,0 +1,121 @@
+"""From priced columns to rows that explain themselves: plain dictionaries that JSON can hold."""
+
+from typing import Any
+
+import numpy as np
+
+from parallel.placement import ORDERS
+from parallel.priced import Priced
+from parallel.serving import stage_ranks
+from parallel.strategy import Columns
+from parallel.sweep import PHASES, Bound
+from parallel.training import RECOMPUTE
+from topo.columns import Column
+
+NO_INTERVAL = "no interval: no measured residuals stand behind this regime yet (see podscale validate)"
+
+NAMED: dict[str, tuple[str, ...]] = {"recompute": RECOMPUTE, "order": ORDERS}
+
+#: What each term says about the wiring, and what would shorten it.
+STOPS: dict[str, str] = {
+    "attention": "arithmetic and weight reads of the attention projections: more FLOP/s or a lower precision",
+    "attention core": "arithmetic of the attention scores: more BF16 FLOP/s or a better fused kernel",
+    "kv read": "reading the key-value cache: more HBM bandwidth, or fewer bytes per cached token",
+    "mlp": "arithmetic and weight reads of the dense MLPs: more FLOP/s or HBM bandwidth",
+    "shared expert": "arithmetic and weight reads of the shared expert",
+    "experts": "the routed experts' arithmetic and weight reads: more FLOP/s, or more tokens per expert",
+    "vector": "memory-bound operations between the matrix products: more HBM bandwidth or more fusion",
+    "head": "the language-model head",
+    "recompute": "recomputed activations: more HBM capacity would avoid it",
+    "tp": "tensor-parallel collectives: more scale-up bandwidth or a smaller tp",
+    "cp": "context-parallel exchange of keys and values",
+    "ep": "the expert exchange: more bandwidth where it crosses, or a domain that holds the expert group",
+    "contention": "multiprocessors lent to the exchange kernels",
+    "imbalance": "uneven pipeline stages: the layers do not divide",
+    "bubble": "the pipeline bubble: more micro-batches or fewer stages",
+    "pp": "hops between pipeline stages",
+    "dp": "gradient reduction that backward cannot hide: more scale-out bandwidth",
+    "optimizer": "the optimizer's memory traffic",
+}
+
+
+def strategy_of(bound: Bound, cols: Columns, index: int) -> dict[str, Any]:
+    """Return one strategy with names for coded columns, and the sizes that follow."""
+    row: dict[str, Any] = cols.row(index)
+    for name, names in NAMED.items():
+        if name in row:
+            row[name] = names[int(row[name])]
+    row["ranks_per_block"] = row.pop("used")
+    if bound.task.phase != "train":
+        ranks = int(stage_ranks(cols)[index])
+        row["attention_dp"] = ranks // int(row["tp"])
+    else:
+        row["ep_overlap"] = bool(row["ep_overlap"])
+    return row
+
+
+def at(columns: dict[str, Column], index: int) -> dict[str, float]:
+    """Return one row of named columns, zeros left out."""
+    values = {
+        name: float(np.broadcast_to(value, (index + 1,))[index] if np.ndim(value) == 0 else value[index])
+        for name, value in columns.items()
+    }
+    return {name: value for name, value in values.items() if value != 0.0}
+
+
+def row_of(bound: Bound, cols: Columns, priced: Priced, index: int) -> dict[str, Any]:
+    """Return one priced strategy in full: sizes, rates, terms, memory, and what stops it going faster."""
+    terms = at(priced.terms, index)
+    memory = at(priced.memory, index)
+    extra = {name: float(value[index]) for name, value in priced.extra.items()}
+    bottleneck = max(terms, key=lambda name: terms[name])
+    phase, seconds = bound.task.phase, float(priced.seconds[index])
+    used = int(extra["gpus_used"])
+    return {
+        "strategy": strategy_of(bound, cols, index),
+        "gpus_used": used,
+        "gpus_idle": bound.cluster.accelerators - used,
+        "tokens_per_s_per_gpu": extra["tokens_per_s_per_gpu"],
+        "step_time_s": seconds,
+        "ttft_s": extra["ttft_s"] if phase == "prefill" else None,
+        "tpot_s": seconds if phase == "decode" else None,
+        "mfu": extra.get("mfu"),
+        "terms": terms,
+        "busy": at(priced.busy, index),
+        "memory_bytes": memory,
+        "memory_share": sum(memory.values()) / bound.cluster.accelerator.hbm_bytes,
+        "bottleneck": bottleneck,
+        "stops": stops(bound, cols, priced, index),
+        "interval": None,
+        "interval_note": NO_INTERVAL,
+        "infeasible": None,
+        "warnings": warnings_of(bound),
+    }
+
+
+def warnings_of(bound: Bound) -> list[str]:
+    """Return what a reader must know before trusting a row."""
+    notes = [bound.task.model.note] if bound.task.model.note else []
+    idle = bound.cluster.accelerators - bound.cluster.usable
+    if idle:
+        notes.append(f"{idle} accelerators do not fill a domain and stay idle")
+    return notes
+
+
+def stops(bound: Bound, cols: Columns, priced: Priced, index: int) -> str:
+    """Say in one sentence what stops this row: the limit that forbids a larger batch, then the largest term."""
+    terms = at(priced.terms, index)
+    bottleneck = max(terms, key=lambda name: terms[name])
+    share = terms[bottleneck] / float(priced.seconds[index])
+    sentence = f"{STOPS[bottleneck]} ({share:.0%} of the time)"
+    if bound.task.phase == "train":
+        return sentence
+    values = {name: float(cols[name][index]) for name in cols}
+    larger = Columns.of(**{**values, "batch": 1.25 * values["batch"]})
+    more = bound.price(larger)
+    if float(more.memory_bytes[0]) > bound.cluster.accelerator.hbm_bytes:
+        return f"memory is full: no room for a larger batch; then {sentence}"
+    phase = PHASES[bound.task.phase]
+    if float(phase.latency(more)[0]) > phase.limit_s(bound.task):
+        return f"the {phase.limit_name} forbids a larger batch; then {sentence}"
+    return sentence

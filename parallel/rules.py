@@ -1,0 +1,241 @@
+"""Which strategies are valid: one table, read by the search, the messages and the documentation.
+
+A rule says when a strategy is *valid*, from the columns it names alone; a strategy is rejected by the first rule it breaks.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from clusters.build import Cluster
+from parallel.models import Mlp, Model, Moe, layer_count
+from parallel.placement import ORDERS, world
+from parallel.serving import replicas, stage_ranks
+from parallel.strategy import Columns
+from parallel.workload import ServeWorkload, TrainWorkload
+from topo.columns import Column, column
+from topo.errors import Fault, SpecError
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What rules may ask about beside the strategy."""
+
+    model: Model
+    cluster: Cluster
+    work: TrainWorkload | ServeWorkload
+
+    @property
+    def moe(self) -> Moe | None:
+        """The expert layer, if there is one."""
+        return next((kind.mlp for kind in self.model.layers if isinstance(kind.mlp, Moe)), None)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One condition: the columns it reads, the test, and what to tell whoever breaks it."""
+
+    name: str
+    axes: tuple[str, ...]
+    valid: Callable[[Columns, Setting], Mask]
+    remedy: str
+
+
+def divides(part: Column, whole: float | Column) -> Mask:
+    """Return whether `part` divides `whole`.
+
+    >>> divides(np.array([2.0, 3.0]), 8).tolist()
+    [True, False]
+    """
+    return np.asarray(np.remainder(column(whole), part) == 0)
+
+
+def _heads(c: Columns, s: Setting) -> Mask:
+    ok = np.ones(c.rows, dtype=bool)
+    for kind in s.model.layers:
+        att = kind.attention
+        kv = att.kv_heads if att.kind == "gqa" else att.heads
+        ok &= divides(c["tp"], att.heads) & (divides(c["tp"], kv) | divides(np.full(c.rows, float(kv)), c["tp"]))
+    return ok
+
+
+def _widths(c: Columns, s: Setting) -> Mask:
+    ok = np.ones(c.rows, dtype=bool)
+    for kind in s.model.layers:
+        width = kind.mlp.intermediate if isinstance(kind.mlp, Mlp) else kind.mlp.shared_intermediate
+        ok &= divides(c["tp"], width)
+    return ok
+
+
+def _train_dp(c: Columns, s: Setting) -> Mask:
+    return np.asarray(c["dp"] >= 1)
+
+
+def _train(s: Setting) -> TrainWorkload:
+    if not isinstance(s.work, TrainWorkload):
+        raise TypeError("training rules need a training workload")
+    return s.work
+
+
+def _microbatches(c: Columns, s: Setting) -> Column:
+    return column(_train(s).global_batch / (c["dp"] * c["micro_batch"]))
+
+
+def _no_experts(c: Columns, s: Setting) -> Mask:
+    return np.full(c.rows, s.moe is not None) | (c["ep"] == 1)
+
+
+TRAIN_RULES: tuple[Rule, ...] = (
+    Rule("tp divides the attention heads", ("tp",), _heads, "choose a tp that divides heads and key-value heads"),
+    Rule("tp divides the MLP width", ("tp",), _widths, "choose a tp that divides the intermediate size"),
+    Rule("ep needs experts", ("ep",), _no_experts, "set ep to 1 for a dense model"),
+    Rule(
+        "ep divides the experts",
+        ("ep",),
+        lambda c, s: divides(c["ep"], s.moe.experts if s.moe else 1),
+        "choose an ep that divides the experts; redundant copies are for serving",
+    ),
+    Rule(
+        "etp divides the expert width",
+        ("etp",),
+        lambda c, s: divides(c["etp"], s.moe.intermediate if s.moe else 1),
+        "choose an etp that divides the expert's intermediate size",
+    ),
+    Rule(
+        "cp divides the sequence",
+        ("cp",),
+        lambda c, s: (c["cp"] == 1) | divides(2 * c["cp"], _train(s).sequence),
+        "causal balancing cuts the sequence into 2·cp pieces: choose a cp that divides it",
+    ),
+    Rule(
+        "stages hold at least one layer",
+        ("pp", "vpp"),
+        lambda c, s: c["pp"] * c["vpp"] <= layer_count(s.model),
+        "lower pp or vpp below the number of layers",
+    ),
+    Rule("interleaving needs stages", ("pp", "vpp"), lambda c, s: (c["vpp"] == 1) | (c["pp"] > 1), "set vpp to 1"),
+    Rule("the ranks suffice", ("dp",), _train_dp, "lower tp·cp·pp below the number of accelerators"),
+    Rule(
+        "expert groups tile the ranks",
+        ("tp", "cp", "dp", "ep", "etp"),
+        lambda c, s: divides(c["ep"] * c["etp"], c["tp"] * c["cp"] * c["dp"]),
+        "choose ep·etp that divides tp·cp·dp",
+    ),
+    Rule(
+        "the batch divides",
+        ("dp", "micro_batch"),
+        lambda c, s: divides(c["dp"] * c["micro_batch"], _train(s).global_batch),
+        "choose a global batch that is a multiple of dp·micro-batch",
+    ),
+    Rule(
+        "micro-batches fill whole rounds",
+        ("pp", "vpp", "dp", "micro_batch"),
+        lambda c, s: (c["vpp"] == 1) | divides(c["pp"], _microbatches(c, s)),
+        "interleaving needs a number of micro-batches that pp divides",
+    ),
+    Rule(
+        "near pipelines fold onto the expert grid",
+        ("order", "tp", "cp", "ep", "etp", "pp"),
+        lambda c, s: (
+            (c["order"] != ORDERS.index("tp-cp-ep-pp-dp"))
+            | ((c["pp"] > 1) & ((c["tp"] * c["cp"] == c["ep"] * c["etp"]) | (c["ep"] * c["etp"] == 1)))
+        ),
+        "the order tp-cp-ep-pp-dp needs tp·cp = ep·etp and pp above 1 (Megatron-Core)",
+    ),
+    Rule(
+        "overlapped exchange needs experts on several ranks and interleaving",
+        ("ep_overlap", "ep", "pp", "vpp"),
+        lambda c, s: (c["ep_overlap"] == 0) | ((c["ep"] > 1) & ((c["vpp"] > 1) | (c["pp"] == 1))),
+        "set ep_overlap to 0, or vpp above 1 (Megatron-Core, --overlap-moe-expert-parallel-comm)",
+    ),
+)
+
+SERVE_RULES: tuple[Rule, ...] = (
+    TRAIN_RULES[0],
+    TRAIN_RULES[1],
+    TRAIN_RULES[2],
+    Rule(
+        "attention groups tile the expert group",
+        ("tp", "ep"),
+        lambda c, s: divides(c["tp"], stage_ranks(c)),
+        "choose an ep that tp divides",
+    ),
+    Rule(
+        "stages hold at least one layer",
+        ("pp",),
+        lambda c, s: c["pp"] <= layer_count(s.model),
+        "lower pp below the number of layers",
+    ),
+    Rule(
+        "a replica fits the cluster",
+        ("used", "tp", "ep", "pp"),
+        lambda c, s: replicas(s.cluster, c) >= 1,
+        "lower ep·pp below the number of accelerators",
+    ),
+    Rule(
+        "micro-batches are whole",
+        ("batch", "tp", "microbatches"),
+        lambda c, s: (c["batch"] * c["tp"] >= c["microbatches"]) & divides(c["microbatches"], c["batch"] * c["tp"]),
+        "give every attention group at least one sequence per micro-batch",
+    ),
+    Rule(
+        "two micro-batches need an exchange to hide",
+        ("microbatches", "ep"),
+        lambda c, s: (c["microbatches"] == 1) | (c["ep"] > 1),
+        "set microbatches to 1",
+    ),
+)
+
+
+def first_broken(rules: tuple[Rule, ...], cols: Columns, setting: Setting) -> npt.NDArray[np.int64]:
+    """Return for each row the index of the first rule that it breaks, or -1 when it is valid."""
+    broken = np.full(cols.rows, -1, dtype=np.int64)
+    for index, rule in enumerate(rules):
+        sub, inverse = cols.distinct(rule.axes)
+        with np.errstate(divide="ignore", invalid="ignore"):  # dp = 0 breaks its own rule first
+            bad = ~np.broadcast_to(rule.valid(sub, setting), (sub.rows,))[inverse]
+        broken[bad & (broken < 0)] = index
+    return broken
+
+
+def check(rules: tuple[Rule, ...], cols: Columns, setting: Setting, file: str = "") -> None:
+    """Raise one `SpecError` with every rule that a single strategy breaks."""
+    faults = [
+        Fault(
+            "strategy." + ", ".join(rule.axes),
+            {axis: cols.row(0)[axis] for axis in rule.axes if axis in cols},
+            f"breaks the rule: {rule.name}",
+            rule.remedy,
+            file=file,
+        )
+        for rule in rules
+        if not bool(np.all(rule.valid(cols, setting)))
+    ]
+    if faults:
+        raise SpecError(faults)
+
+
+@lru_cache(maxsize=64)
+def _divisors(number: int) -> tuple[int, ...]:
+    small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
+    return tuple(sorted({*small, *(number // d for d in small)}))
+
+
+def data_parallel(setting: Setting, cols: Mapping[str, Column]) -> Column:
+    """Return the largest data-parallel size that fits the ranks and divides the batch.
+
+    ``max {d | batch/micro_batch : d·tp·cp·pp ≤ world}``. Ranks left over are idle, and the row says so.
+    """
+    work = _train(setting)
+    room = np.floor(world(setting.cluster, cols["used"]) / (cols["tp"] * cols["cp"] * cols["pp"]))
+    dp = np.zeros_like(room)
+    for micro in np.unique(cols["micro_batch"]):
+        rows = cols["micro_batch"] == micro
+        divisors = np.array([0, *_divisors(int(work.global_batch // micro))], dtype=np.float64)
+        dp[rows] = divisors[np.searchsorted(divisors, room[rows], side="right") - 1]
+    return dp

@@ -1,0 +1,201 @@
+"""One deployment from a file: a model, a cluster, a split; priced in full, or as the limit of its communication alone."""
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clusters.spec import ClusterSpec, load, parse, with_
+from parallel import results, rules, serving
+from parallel.exchange import REAL, ExchangeRules
+from parallel.io import read_model, read_yaml
+from parallel.models import Model, flops_per_token_forward
+from parallel.placement import ORDERS
+from parallel.priced import Priced
+from parallel.serving import ServeJob
+from parallel.strategy import Columns, Space
+from parallel.sweep import PHASES, Bound, Task
+from parallel.training import RECOMPUTE
+from parallel.workload import ServeWorkload, TrainWorkload
+from topo.errors import Fault, InfeasibleError, SpecError
+
+if TYPE_CHECKING:
+    from parallel.scenariofile import ExchangeFile, ServeFile, TrainFile
+
+_NO_SPACE = Space((("one", (1.0,)),))
+
+
+def train(path: str | Path) -> dict[str, Any]:
+    """Price the training run of a scenario file.
+
+    Raises
+    ------
+    SpecError
+        With every fault of the file, and every rule that its split breaks.
+    InfeasibleError
+        The split does not fit in memory; the message says by how much.
+    """
+    from parallel.scenariofile import TrainFile, check
+
+    file = check(TrainFile, read_yaml(path), str(path))
+    spec, model = _cluster(file, path), _model(file.model, path)
+    work = TrainWorkload(**_given(file.workload))
+    bound = Bound.of(Task("train", model, spec, work, ServeWorkload(), _NO_SPACE))
+    split = file.strategy.model_dump()
+    split |= {
+        "used": split.pop("ranks_per_block") or bound.cluster.tiers[0].size,
+        "order": ORDERS.index(split["order"]),
+        "recompute": RECOMPUTE.index(split["recompute"]),
+        "ep_overlap": float(split["ep_overlap"]),
+    }
+    dp = split.pop("dp")
+    cols = Columns.of(**split)
+    cols = Columns.of(**split, dp=dp or float(rules.data_parallel(bound.setting, cols)[0]))
+    rules.check(rules.TRAIN_RULES, cols, bound.setting, str(path))
+    return _document(file, bound, cols, bound.price(cols))
+
+
+def serve(path: str | Path, limit: str | None = None) -> dict[str, Any]:
+    """Price the deployment of a scenario file; with ``limit="communication"`` everything but the expert exchange is free.
+
+    A `ladder` in the file changes assumptions one after the other; each rung is priced in the same way.
+    """
+    from parallel.scenariofile import ServeFile, check
+
+    if limit not in (None, "communication"):
+        raise SpecError([Fault("limit", limit, "no such limit", "write communication, or leave it out")])
+    file = check(ServeFile, read_yaml(path), str(path))
+    spec, model = _cluster(file, path), _model(file.model, path)
+    given = _given(file.workload)
+    work = ServeWorkload(**given, **({"exchange": file.exchange.kernels} if file.exchange.kernels else {}))
+    bound = Bound.of(Task(file.phase, model, spec, TrainWorkload(), work, _NO_SPACE))
+    split = file.strategy.model_dump()
+    split["used"] = split.pop("ranks_per_block") or bound.cluster.tiers[0].size
+    cols = Columns.of(**split)
+    rules.check(rules.SERVE_RULES, cols, bound.setting, str(path))
+    exchange = _rules(REAL, file.exchange)
+    priced = _serve_price(bound, cols, exchange, limit)
+    document = _document(file, bound, cols, priced, check_memory=limit is None)
+    document["limit"] = limit
+    document["mfu"] = _serve_mfu(bound, document) if limit is None else None
+    document["ladder"] = _ladder(file, bound, cols, exchange, limit, path)
+    return document
+
+
+def _serve_price(bound: Bound, cols: Columns, exchange: ExchangeRules, limit: str | None) -> Priced:
+    task = bound.task
+    job = ServeJob.of(task.model, bound.cluster, task.serve, exchange)
+    if limit == "communication":
+        return serving.communication_limit(job, task.phase, cols)
+    return serving.price(job, task.phase, cols)
+
+
+def _ladder(
+    file: "ServeFile", bound: Bound, cols: Columns, exchange: ExchangeRules, limit: str | None, path: str | Path
+) -> list[dict[str, Any]]:
+    """Price the rungs of a ladder, each with the changes of all above it."""
+    if not file.ladder:
+        return []
+    task = bound.task
+    rows: list[dict[str, Any]] = []
+
+    def rung(name: str) -> None:
+        priced = _serve_price(Bound(task, bound.cluster), cols, exchange, limit)
+        seconds = float(priced.seconds[0])
+        before = rows[-1]["seconds"] if rows else seconds
+        rows.append(
+            {
+                "name": name,
+                "seconds": seconds,
+                "exchange_s": float(priced.busy["ep"][0]),
+                "ratio_to_previous": seconds / before,
+            }
+        )
+
+    rung("as stated")
+    for step in file.ladder:
+        if step.model:
+            task = replace(task, model=_model(step.model, path))
+        if step.exchange:
+            exchange = _rules(exchange, step.exchange)
+            if step.exchange.kernels:
+                task = replace(task, serve=replace(task.serve, exchange=step.exchange.kernels))
+        rung(step.name)
+    return rows
+
+
+def _rules(base: ExchangeRules, changes: "ExchangeFile") -> ExchangeRules:
+    return replace(base, **{k: v for k, v in _given(changes).items() if k != "kernels"})
+
+
+def _given(section: Any) -> dict[str, Any]:
+    return {name: value for name, value in section.model_dump().items() if value is not None}
+
+
+def _beside(name: str, path: str | Path) -> str:
+    """Return a file named in a scenario as seen from the scenario, if it is one; else the name as it stands."""
+    near = os.path.normpath(Path(path).parent / name)
+    return near if Path(near).exists() else name
+
+
+def _cluster(file: "TrainFile | ServeFile", path: str | Path) -> ClusterSpec:
+    spec = load(_beside(file.cluster, path)) if isinstance(file.cluster, str) else parse(file.cluster, str(path))
+    return with_(spec, accelerators=file.accelerators) if file.accelerators else spec
+
+
+def _model(name: str, path: str | Path) -> Model:
+    return read_model(_beside(name, path))
+
+
+def _document(
+    file: "TrainFile | ServeFile", bound: Bound, cols: Columns, priced: Priced, *, check_memory: bool = True
+) -> dict[str, Any]:
+    row = results.row_of(bound, cols, priced, 0)
+    needed, held = float(priced.memory_bytes[0]), bound.cluster.accelerator.hbm_bytes
+    if check_memory and needed > held:
+        largest = max(row["memory_bytes"], key=lambda name: row["memory_bytes"][name])
+        raise InfeasibleError(
+            file.name,
+            f"{held / 1e9:.0f} GB of memory per accelerator",
+            f"the split needs {needed / 1e9:.1f} GB, {row['memory_bytes'][largest] / 1e9:.1f} GB of it {largest}",
+            _more_room(bound.task.phase),
+        )
+    work = bound.task.train if bound.task.phase == "train" else bound.task.serve
+    return {
+        "name": file.name,
+        "note": file.note,
+        "phase": bound.task.phase,
+        "model": bound.task.model.name,
+        "cluster": bound.cluster.name,
+        "workload": asdict(work),
+        **row,
+        "limit_broken": _broken_limit(bound, priced),
+    }
+
+
+def _more_room(phase: str) -> str:
+    remedies = {
+        "train": "raise pp, ep or the ZeRO stage, or recompute",
+        "prefill": "raise ep, pp or tp, or lower the batch",
+        "decode": "raise ep, pp or tp, or lower the batch",
+    }
+    return remedies[phase]
+
+
+def _broken_limit(bound: Bound, priced: Priced) -> str | None:
+    phase = PHASES[bound.task.phase]
+    latency, limit = float(phase.latency(priced)[0]), phase.limit_s(bound.task)
+    return f"{phase.limit_name} of {limit * 1e3:g} ms, missed at {latency * 1e3:.4g} ms" if latency > limit else None
+
+
+def _serve_mfu(bound: Bound, document: dict[str, Any]) -> float:
+    """Model FLOPs per second over the peak of the accelerators at work."""
+    task = bound.task
+    causal = task.phase == "prefill"
+    context = float(task.serve.isl) if causal else task.serve.mean_context
+    flops = float(np.sum(list(flops_per_token_forward(task.model, context, causal=causal).values())))
+    rate = document["tokens_per_s_per_gpu"] * bound.cluster.accelerators / document["gpus_used"]
+    machine = ServeJob.of(task.model, bound.cluster, task.serve).chip
+    return float(flops * rate / machine.peak(machine.format("experts")))

@@ -1,0 +1,157 @@
+"""The scenario file as Pydantic checks it: imported only while a file is read; every fault comes back at once."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from parallel.exchange import EXCHANGES
+from parallel.placement import ORDERS
+from parallel.precision import FORMATS, RECIPES
+from parallel.training import RECOMPUTE
+from topo.errors import Fault, SpecError
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A section of the file: unknown fields are faults."""
+
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+
+class ExchangeFile(Section):
+    """Assumptions of the expert exchange."""
+
+    kernels: Literal["auto", *EXCHANGES] | None = None  # type: ignore[valid-type]
+    copies: Literal["expert", "rank", "node"] | None = Field(
+        None, description="rows sent per token; default: the kernels'"
+    )
+    extra_copies: int | None = Field(None, ge=0, description="rows beside the routed ones, such as a shared expert's")
+    locality: bool | None = Field(None, description="whether rows for the own rank or domain stay there")
+    ideal: bool | None = Field(None, description="links without latency, at their full rate")
+    dispatch: Literal[tuple(FORMATS)] | None = None  # type: ignore[valid-type]
+    combine: Literal[tuple(FORMATS)] | None = None  # type: ignore[valid-type]
+
+
+class TrainStrategyFile(Section):
+    """A training split. What is left out is 1, none or off."""
+
+    tp: PositiveInt = 1
+    cp: PositiveInt = 1
+    ep: PositiveInt = 1
+    etp: PositiveInt = 1
+    pp: PositiveInt = 1
+    vpp: PositiveInt = 1
+    dp: PositiveInt | None = Field(None, description="default: as many replicas as fit and divide the batch")
+    micro_batch: PositiveInt = 1
+    zero: int = Field(1, ge=0, le=3)
+    recompute: Literal[RECOMPUTE] = "none"  # type: ignore[valid-type]
+    order: Literal[ORDERS] = ORDERS[0]  # type: ignore[valid-type]
+    ep_overlap: bool = False
+    ranks_per_block: PositiveInt | None = Field(None, description="ranks at work in each innermost block; default: all")
+
+
+class ServeStrategyFile(Section):
+    """A serving split."""
+
+    tp: PositiveInt = 1
+    ep: PositiveInt = 1
+    pp: PositiveInt = 1
+    microbatches: Literal[1, 2] = 1
+    batch: PositiveFloat = Field(1.0, description="sequences (decode) or prompts (prefill) per accelerator")
+    ranks_per_block: PositiveInt | None = None
+
+
+class TrainWorkloadFile(Section):
+    """What is trained."""
+
+    sequence: PositiveInt | None = None
+    global_batch: PositiveInt | None = None
+    precision: Literal[tuple(RECIPES)] | None = None  # type: ignore[valid-type]
+    fused_attention: bool | None = None
+    gradient_bytes: PositiveFloat | None = None
+    imbalance: PositiveFloat | None = None
+    reserve_bytes: float | None = Field(None, ge=0)
+
+
+class ServeWorkloadFile(Section):
+    """What is served."""
+
+    isl: PositiveInt | None = None
+    osl: PositiveInt | None = None
+    tpot_s: PositiveFloat | None = None
+    ttft_s: PositiveFloat | None = None
+    precision: Literal[tuple(RECIPES)] | None = None  # type: ignore[valid-type]
+    kv_bytes: PositiveFloat | None = None
+    imbalance: PositiveFloat | None = None
+    reserve_bytes: float | None = Field(None, ge=0)
+
+
+class StepFile(Section):
+    """One rung of a ladder: what changes from the rung above."""
+
+    name: str
+    model: str | None = None
+    exchange: ExchangeFile | None = None
+
+
+class TrainFile(Section):
+    """One training run."""
+
+    name: str = "scenario"
+    note: str = ""
+    model: str
+    cluster: str | dict[str, Any]
+    accelerators: PositiveInt | None = Field(None, description="in place of the cluster's own count")
+    workload: TrainWorkloadFile = TrainWorkloadFile()
+    strategy: TrainStrategyFile = TrainStrategyFile()
+
+
+class ServeFile(Section):
+    """One serving deployment."""
+
+    name: str = "scenario"
+    note: str = ""
+    phase: Literal["prefill", "decode"] = "decode"
+    model: str
+    cluster: str | dict[str, Any]
+    accelerators: PositiveInt | None = None
+    workload: ServeWorkloadFile = ServeWorkloadFile()
+    strategy: ServeStrategyFile = ServeStrategyFile()
+    exchange: ExchangeFile = ExchangeFile()
+    ladder: list[StepFile] = Field([], description="assumptions changed one after the other, each step kept")
+
+
+def check(schema: type[T], data: Mapping[str, Any], file: str) -> T:
+    """Return the checked file, or raise one `SpecError` with every fault: field path, value, remedy."""
+    try:
+        return schema.model_validate(dict(data))
+    except ValidationError as error:
+        raise SpecError([_fault(schema, item, file) for item in error.errors()]) from None
+
+
+def _fault(schema: type[BaseModel], item: Any, file: str) -> Fault:
+    place = [str(part) for part in item["loc"]]
+    field, kind = ".".join(place), item["type"]
+    if kind == "extra_forbidden":
+        known = _fields(schema, place[:-1])
+        near = get_close_matches(place[-1], known, 1)
+        remedy = f"did you mean {near[0]}" if near else f"choose from {', '.join(known)}"
+        return Fault(field, item["input"], "no such field", remedy, file)
+    if kind == "missing":
+        return Fault(field, None, "is missing", "add it", file)
+    said = str(item["msg"])
+    return Fault(field, item["input"], said[0].lower() + said[1:], "correct the value", file)
+
+
+def _fields(schema: type[BaseModel], place: list[str]) -> list[str]:
+    """Field names of the section at a path."""
+    current: Any = schema
+    for part in place:
+        info = getattr(current, "model_fields", {}).get(part)
+        found = info.annotation if info is not None else current
+        options = [a for a in (found, *getattr(found, "__args__", ())) if hasattr(a, "model_fields")]
+        current = options[0] if options else current
+    return list(current.model_fields)

@@ -1,0 +1,284 @@
+"""What a transformer is made of: shapes as frozen records, and the weight matrices that follow from them.
+
+A `Model` is a tuple of layer kinds (dense and mixture-of-experts layers, windowed and full attention) with how many
+there are of each. `parallel.models` counts parameters, FLOPs and cache from these records and hands them on, so
+that most readers import from there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any
+
+from topo.errors import Fault, SpecError
+
+#: Vectors a norm of width `n` holds, in multiples of `n`: RMSNorm scales, LayerNorm scales and shifts.
+NORMS: Mapping[str, int] = {"rmsnorm": 1, "layernorm": 2}
+
+#: Where the query-key norms act: nowhere, on each head (one vector of `head_dim` for all), or on the whole projection.
+QK_NORMS = ("none", "head", "full")
+
+#: Matrices that every tensor-parallel rank holds whole: the latent down-projections of MLA (DeepSeek-V2 §2.1).
+REPLICATED = frozenset({"query_down", "key_value_down"})
+
+Shape = tuple[int, int]  # (inputs, outputs) of one weight matrix
+
+
+def _whole(record: Any, minimum: int, *fields: str) -> list[Fault]:
+    """Return a fault for each field of `record` that is not an integer of at least `minimum`."""
+    faults = []
+    for field in fields:
+        value = getattr(record, field)
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            problem = f"must be an integer of at least {minimum}"
+            faults.append(Fault(field, value, problem, f"write a whole number, {minimum} or more"))
+    return faults
+
+
+def _raise(faults: list[Fault]) -> None:
+    if faults:
+        raise SpecError(faults)
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """One attention block: grouped-query (`gqa`, multi-head when `kv_heads == heads`) or multi-head latent (`mla`).
+
+    `bias` is on the query, key and value projections, `output_bias` on the output projection; `sliding_window` is
+    the number of positions a token sees (0: all); `sinks` adds one learned logit per head (gpt-oss).
+
+    Raises
+    ------
+    SpecError
+        If a size is not positive, `kv_heads` does not divide `heads`, or a latent size is missing.
+
+    Examples
+    --------
+    >>> Attention("gqa", heads=30, kv_heads=8, head_dim=128)
+    Traceback (most recent call last):
+    ...
+    topo.errors.SpecError: kv_heads = 8: does not divide the 30 query heads. choose a divisor of 30.
+    """
+
+    kind: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+    q_lora_rank: int = 0
+    kv_lora_rank: int = 0
+    qk_nope_head_dim: int = 0
+    qk_rope_head_dim: int = 0
+    v_head_dim: int = 0
+    bias: bool = False
+    output_bias: bool = False
+    sliding_window: int = 0
+    qk_norm: str = "none"
+    sinks: bool = False
+
+    def __post_init__(self) -> None:
+        faults = _whole(self, 1, "heads", "kv_heads", "head_dim")
+        faults += _whole(self, 0, "q_lora_rank", "sliding_window")
+        if self.kind not in _MATRICES:
+            faults.append(Fault("kind", self.kind, "unknown kind of attention", f"write one of {', '.join(_MATRICES)}"))
+        if self.kind == "mla":
+            faults += _whole(self, 1, "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+        if self.qk_norm not in QK_NORMS:
+            faults.append(Fault("qk_norm", self.qk_norm, "unknown query-key norm", f"write one of {QK_NORMS}"))
+        if not faults and self.heads % self.kv_heads:
+            problem = f"does not divide the {self.heads} query heads"
+            faults.append(Fault("kv_heads", self.kv_heads, problem, f"choose a divisor of {self.heads}"))
+        _raise(faults)
+
+
+@dataclass(frozen=True, slots=True)
+class Mlp:
+    """A dense feed-forward block: up and down matrices, and a gate when `gated` (SwiGLU, GeGLU)."""
+
+    intermediate: int
+    gated: bool = True
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        _raise(_whole(self, 1, "intermediate"))
+
+
+@dataclass(frozen=True, slots=True)
+class Moe:
+    """A mixture-of-experts block: `experts` routed experts of which a token visits `topk`, and shared ones for all.
+
+    `shared_intermediate` is the width of all shared experts together. With `groups` > 1 the experts are split into
+    groups and a token may visit only `topk_groups` of them (DeepSeek-V3 §2.1.2). `router_bias` is one value per
+    expert, `shared_gate` the one-column gate on the shared expert (Qwen2-MoE).
+
+    Raises
+    ------
+    SpecError
+        If a size is not positive, `topk` exceeds the experts a token may reach, or the groups do not divide.
+    """
+
+    experts: int
+    topk: int
+    intermediate: int
+    shared_intermediate: int = 0
+    gated: bool = True
+    groups: int = 1
+    topk_groups: int = 1
+    bias: bool = False
+    router_bias: bool = False
+    shared_gate: bool = False
+
+    def __post_init__(self) -> None:
+        faults = _whole(self, 1, "experts", "topk", "intermediate", "groups", "topk_groups")
+        faults += _whole(self, 0, "shared_intermediate")
+        if not faults:
+            if self.experts % self.groups:
+                problem = f"does not divide the {self.experts} experts"
+                faults.append(Fault("groups", self.groups, problem, f"choose a divisor of {self.experts}"))
+            if self.topk_groups > self.groups:
+                problem = f"exceeds the {self.groups} expert groups"
+                faults.append(Fault("topk_groups", self.topk_groups, problem, f"write {self.groups} or less"))
+            reach = min(self.topk_groups, self.groups) * (self.experts // self.groups)
+            if self.topk > reach:
+                problem = f"exceeds the {reach} experts that a token may reach"
+                faults.append(Fault("topk", self.topk, problem, f"write {reach} or less"))
+        _raise(faults)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKind:
+    """`count` layers of one shape."""
+
+    name: str
+    attention: Attention
+    mlp: Mlp | Moe
+    count: int
+
+    def __post_init__(self) -> None:
+        _raise(_whole(self, 1, "count"))
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A decoder-only transformer.
+
+    `layers` are stacked in the order given, unless `pattern` names the repeating order of kinds by index: with
+    kinds (windowed × 18, full × 18), the pattern (0, 1) alternates them. `learned_positions` are rows of a position
+    table, `embedding_norm` a norm right after the embedding (BLOOM), `norms_per_layer` the norms on the residual
+    stream, `mtp_layers` the multi-token-prediction modules (each a layer of the last kind; DeepSeek-V3 §2.2).
+    `native_precision` is that of the published weights, `expert_precision` that of the routed experts where it
+    differs ("" where not); `published_parameters` what the authors state; `note` a warning from the reader.
+
+    Raises
+    ------
+    SpecError
+        If a size is not positive, two kinds share a name, or the pattern does not give the counts.
+    """
+
+    name: str
+    hidden: int
+    vocab: int
+    layers: tuple[LayerKind, ...]
+    tied_embeddings: bool = False
+    learned_positions: int = 0
+    mtp_layers: int = 0
+    norm: str = "rmsnorm"
+    norms_per_layer: int = 2
+    embedding_norm: bool = False
+    pattern: tuple[int, ...] = ()
+    native_precision: str = "bf16"
+    expert_precision: str = ""
+    published_parameters: float | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        faults = _whole(self, 1, "hidden", "vocab") + _whole(self, 0, "learned_positions", "mtp_layers")
+        faults += _whole(self, 0, "norms_per_layer")
+        if not self.layers:
+            faults.append(Fault("layers", (), "a model needs at least one layer", "add a layer kind"))
+        if len({kind.name for kind in self.layers}) < len(self.layers):
+            faults.append(Fault("layers", [k.name for k in self.layers], "names repeat", "name each kind once"))
+        if self.norm not in NORMS:
+            faults.append(Fault("norm", self.norm, "unknown norm", f"write one of {', '.join(NORMS)}"))
+        if self.pattern and not self._pattern_fits():
+            problem = "does not repeat to the counts of the layer kinds"
+            faults.append(Fault("pattern", self.pattern, problem, "list indices of `layers` in stacking order"))
+        _raise(faults)
+
+    def _pattern_fits(self) -> bool:
+        order = list(islice(cycle(self.pattern), layer_count(self)))
+        return [order.count(index) for index in range(len(self.layers))] == [kind.count for kind in self.layers]
+
+
+# --- order and number of layers -----------------------------------------------------------------------------------
+
+
+def layer_count(model: Model) -> int:
+    """Return the number of layers, multi-token-prediction modules not counted."""
+    return sum(kind.count for kind in model.layers)
+
+
+def layer_order(model: Model) -> tuple[int, ...]:
+    """Return, for every layer from the first to the last, the index of its kind in `model.layers`.
+
+    >>> dense, moe = Mlp(8), Moe(experts=4, topk=2, intermediate=8)
+    >>> kinds = [LayerKind(n, Attention("gqa", 2, 2, 4), m, 2) for n, m in (("dense", dense), ("moe", moe))]
+    >>> layer_order(Model("m", 8, 16, tuple(kinds))), layer_order(Model("m", 8, 16, tuple(kinds), pattern=(0, 1)))
+    ((0, 0, 1, 1), (0, 1, 0, 1))
+    """
+    if model.pattern:
+        return tuple(islice(cycle(model.pattern), layer_count(model)))
+    return tuple(index for index, kind in enumerate(model.layers) for _ in range(kind.count))
+
+
+# --- weight matrices ----------------------------------------------------------------------------------------------
+
+
+def _gqa_matrices(attention: Attention, hidden: int) -> dict[str, Shape]:
+    query, key_value = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
+    return {
+        "query": (hidden, query),
+        "key": (hidden, key_value),
+        "value": (hidden, key_value),
+        "output": (query, hidden),
+    }
+
+
+def _mla_matrices(attention: Attention, hidden: int) -> dict[str, Shape]:
+    a, rank = attention, attention.q_lora_rank
+    query = a.heads * (a.qk_nope_head_dim + a.qk_rope_head_dim)
+    down = {"query_down": (hidden, rank), "query_up": (rank, query)} if rank else {"query": (hidden, query)}
+    return {
+        **down,
+        "key_value_down": (hidden, a.kv_lora_rank + a.qk_rope_head_dim),
+        "key_value_up": (a.kv_lora_rank, a.heads * (a.qk_nope_head_dim + a.v_head_dim)),
+        "output": (a.heads * a.v_head_dim, hidden),
+    }
+
+
+_MATRICES = {"gqa": _gqa_matrices, "mla": _mla_matrices}
+
+
+def attention_matrices(attention: Attention, hidden: int) -> dict[str, Shape]:
+    """Return the (inputs, outputs) of each weight matrix of an attention block, by name, in the order of use.
+
+    Names in `REPLICATED` are not divided by tensor parallelism. Source: Ainslie 2023 (GQA); DeepSeek-V2 §2.1 (MLA).
+
+    >>> attention_matrices(Attention("gqa", heads=32, kv_heads=8, head_dim=128), 4096)["key"]
+    (4096, 1024)
+    """
+    return _MATRICES[attention.kind](attention, hidden)
+
+
+def mlp_matrices(hidden: int, intermediate: int, gated: bool) -> dict[str, Shape]:
+    """Return the (inputs, outputs) of each weight matrix of a feed-forward block (dense, shared or one expert).
+
+    >>> list(mlp_matrices(4096, 14336, gated=True))
+    ['gate', 'up', 'down']
+    """
+    gate = {"gate": (hidden, intermediate)} if gated else {}
+    return {**gate, "up": (hidden, intermediate), "down": (intermediate, hidden)}
+
+
+def weights(matrices: Mapping[str, Shape]) -> int:
+    """Return the values that a set of weight matrices holds."""
+    return sum(inputs * outputs for inputs, outputs in matrices.values())

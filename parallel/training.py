@@ -1,0 +1,281 @@
+"""One training step: layer prices, then stages, then the step. Each floor is priced on the columns that it depends on.
+
+    layer   tp cp ep etp micro_batch used           operators, tensor, context and expert communication
+    link    + order pp dp                           hops between stages, gradient reduction
+    stage   + recompute ep_overlap                  placement of layers
+    step    + vpp zero                              micro-batches, bubble, exposed reduction, memory
+
+`terms` are exposed seconds that add up to the step exactly; `busy` is the same work before overlap.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from clusters.build import Cluster, path
+from clusters.tunings import collective_s
+from collectives.pipelines import SCHEDULES
+from collectives.point_to_point import farthest
+from parallel import memory
+from parallel.exchange import exchange_s
+from parallel.models import LayerKind, Model, Moe, flops_per_token_forward
+from parallel.operators import ACTIVATION_BYTES, feed_forward, head, kv_width, norm, sequence_attention
+from parallel.placement import group_members
+from parallel.precision import recipe
+from parallel.priced import Priced, total
+from parallel.roofline import Chip, backward_s, chip, forward_s
+from parallel.stages import slowest_stage
+from parallel.strategy import Columns
+from parallel.workload import TrainWorkload
+from topo.columns import Column, column
+
+RECOMPUTE: tuple[str, ...] = ("none", "selective", "full")
+LAYER_AXES = ("used", "tp", "cp", "ep", "etp", "micro_batch")
+LINK_AXES = (*LAYER_AXES, "order", "dp", "pp")
+STAGE_AXES = (*LINK_AXES, "recompute", "ep_overlap")
+COMPUTE = ("attention", "attention core", "mlp", "shared expert", "experts", "vector", "head")
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What stays fixed while strategies vary: model, cluster, workload and the chip with its kernels."""
+
+    model: Model
+    cluster: Cluster
+    work: TrainWorkload
+    chip: Chip
+
+    @classmethod
+    def of(cls, model: Model, cluster: Cluster, work: TrainWorkload) -> "TrainJob":
+        """Bind the four together."""
+        return cls(model, cluster, work, chip(cluster.accelerator, recipe(work.precision), sustained=True))
+
+
+def _collective(job: TrainJob, op: str, size_bytes: Column, members: Column) -> Column:
+    return collective_s(op, size_bytes, members, path(job.cluster, op, "nccl"), "nccl")
+
+
+def _layer(
+    job: TrainJob, kind: LayerKind, cols: Mapping[str, Column], members: Mapping[str, Column]
+) -> dict[str, Column]:
+    """Seconds and bytes of one layer of a kind, per micro-batch: forward, backward, what recomputing adds."""
+    work, h = job.work, job.model.hidden
+    tp, ep, etp = cols["tp"], cols["ep"], cols["etp"]
+    t = cols["micro_batch"] * work.sequence / cols["cp"]
+    operators = [
+        norm("attention norm", t, h, tp),
+        *sequence_attention(kind.attention, h, t, work.sequence, tp, causal=work.causal, fused=work.fused_attention),
+        norm("mlp norm", t, h, tp),
+        *feed_forward(kind.mlp, h, t, tp, ep, etp, tokens_in_group=t / tp * ep),
+    ]
+    out: dict[str, Column] = {}
+    zero = np.zeros_like(tp)
+    for name in COMPUTE:
+        out[f"forward {name}"] = out[f"backward {name}"] = zero
+    out["redo selective"] = zero
+    out["saved none"] = out["saved selective"] = zero
+    for op in operators:
+        ahead = forward_s(op, job.chip)
+        if op.role == "experts":
+            ahead = ahead * work.imbalance
+        out[f"forward {op.term}"] = out[f"forward {op.term}"] + ahead
+        back = backward_s(op, job.chip) * (work.imbalance if op.role == "experts" else 1.0)
+        out[f"backward {op.term}"] = out[f"backward {op.term}"] + back
+        out["redo selective"] = out["redo selective"] + (ahead if op.selective else 0.0)
+        out["saved none"] = out["saved none"] + column(op.saved_bytes)
+        out["saved selective"] = out["saved selective"] + (0.0 if op.selective else column(op.saved_bytes))
+    out["saved full"] = ACTIVATION_BYTES * t * h / tp
+    out |= _layer_communication(job, kind, cols, members, t)
+    return {name: np.broadcast_to(value, tp.shape) for name, value in out.items()}
+
+
+def _layer_communication(
+    job: TrainJob, kind: LayerKind, cols: Mapping[str, Column], members: Mapping[str, Column], t: Column
+) -> dict[str, Column]:
+    """Tensor, context and expert communication of one layer and micro-batch, before overlap.
+
+    Sequence parallelism gathers before and reduce-scatters after each of attention and MLP (Korthikanti 2205.05198 §4.2.2);
+    backward gathers the inputs once more for the weight gradient. Context parallelism gathers keys and values. Experts
+    dispatch and combine in each direction; gradients travel in the combine's format.
+    """
+    h = job.model.hidden
+    moe = kind.mlp if isinstance(kind.mlp, Moe) else None
+    sharded = 1.0 + (1.0 if moe is None or moe.shared_intermediate else 0.0)
+    boundary = ACTIVATION_BYTES * t * h
+    gather = _collective(job, "all_gather", boundary, members["tp"])
+    scatter = _collective(job, "reduce_scatter", boundary, members["tp"])
+    keys = ACTIVATION_BYTES * t * cols["cp"] * kv_width(kind.attention, cols["tp"])
+    kv_gather = _collective(job, "all_gather", keys, members["cp"])
+    kv_scatter = _collective(job, "reduce_scatter", keys, members["cp"])
+    out = {
+        "forward tp": sharded * (gather + scatter),
+        "backward tp": sharded * (2.0 * gather + scatter),
+        "forward cp": kv_gather,
+        "backward cp": kv_gather + kv_scatter,
+        "forward ep": np.zeros_like(t),
+        "backward ep": np.zeros_like(t),
+    }
+    if moe is not None:
+        swap = exchange_s(
+            job.cluster, moe, h, t / cols["tp"], members["ep"], job.chip.recipe, name="auto", phase="train"
+        )
+        rows = ACTIVATION_BYTES * t / cols["tp"] * moe.topk * h * cols["etp"]
+        shared = _collective(job, "all_gather", rows, members["etp"])
+        shared = shared + _collective(job, "reduce_scatter", rows, members["etp"])
+        out["forward ep"] = (swap["dispatch"] + swap["combine"]) * job.work.imbalance
+        out["backward ep"] = 2.0 * swap["combine"] * job.work.imbalance
+        out["forward tp"] = out["forward tp"] + shared
+        out["backward tp"] = out["backward tp"] + shared
+    return out
+
+
+def layer_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
+    """Price every layer kind and the head on the columns that these depend on."""
+    members = {name: group_members(job.cluster, cols, name) for name in ("tp", "cp", "ep", "etp")}
+    out: dict[str, Column] = {}
+    for index, kind in enumerate(job.model.layers):
+        out |= {f"{index} {name}": value for name, value in _layer(job, kind, cols, members).items()}
+    t = cols["micro_batch"] * job.work.sequence / cols["cp"]
+    last = head(job.model.hidden, job.model.vocab, t, cols["tp"])
+    out["forward head"] = total(forward_s(op, job.chip) for op in last)
+    out["backward head"] = total(backward_s(op, job.chip) for op in last)
+    out["saved head"] = total(column(op.saved_bytes) for op in last)
+    return out
+
+
+def link_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
+    """Price the hop between stages and the reduction of the fullest stage's gradients."""
+    t = cols["micro_batch"] * job.work.sequence / cols["cp"]
+    spans = group_members(job.cluster, cols, "pp")
+    hop_bytes = ACTIVATION_BYTES * t * job.model.hidden / cols["tp"]
+    hop = farthest(hop_bytes, spans, path(job.cluster, "send_recv", "nccl"))
+    out = {"hop": np.where(cols["pp"] > 1, hop, 0.0), **memory.stage_parameters(job.model, cols)}
+    for group, held in (("dp", out["dense parameters"]), ("edp", out["expert parameters"])):
+        members = group_members(job.cluster, cols, group)
+        out[f"reduce {group}"] = _collective(job, "reduce_scatter", job.work.gradient_bytes * held, members)
+        out[f"gather {group}"] = _collective(job, "all_gather", ACTIVATION_BYTES * held, members)
+        out[group] = members[-1]
+    return out
+
+
+def _exposed(prices: Mapping[str, Column], index: int, cols: Mapping[str, Column]) -> dict[str, Column]:
+    """One layer's seconds by term, forward and backward together, with recomputation and overlap applied."""
+
+    def get(name: str) -> Column:
+        return prices[f"{index} {name}"]
+
+    ahead = total(get(f"forward {name}") for name in COMPUTE)
+    back = total(get(f"backward {name}") for name in COMPUTE)
+    full, selective = cols["recompute"] == RECOMPUTE.index("full"), cols["recompute"] == RECOMPUTE.index("selective")
+    redo_comm = get("forward tp") + get("forward cp") + get("forward ep")
+    redo = np.where(full, ahead + redo_comm, np.where(selective, get("redo selective"), 0.0))
+    core = get("forward attention core") + get("backward attention core")
+    cp = get("forward cp") + get("backward cp")
+    ep = get("forward ep") + get("backward ep")
+    out = {name: get(f"forward {name}") + get(f"backward {name}") for name in COMPUTE}
+    out |= {
+        "recompute": redo,
+        "tp": get("forward tp") + get("backward tp"),
+        "cp": np.maximum(cp - core, 0.0),
+        "ep": np.where(cols["ep_overlap"] > 0, np.maximum(ep - (ahead + back), 0.0), ep),
+        "busy cp": cp,
+        "busy ep": ep,
+    }
+    out["forward share"] = ahead + get("forward tp") + np.where(cols["ep_overlap"] > 0, 0.0, get("forward ep"))
+    return out
+
+
+def stage_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
+    """Place the layers on the stages: everything that does not depend on vpp and ZeRO stage."""
+    prices = cols.on_distinct(LAYER_AXES, lambda sub: layer_prices(job, sub))
+    links = cols.on_distinct(LINK_AXES, lambda sub: link_prices(job, sub))
+    kinds = job.model.layers
+    per_layer = [_exposed(prices, index, cols) for index in range(len(kinds))]
+    names = [name for name in per_layer[0] if not name.startswith(("busy", "forward"))]
+    out = {
+        name: total(kind.count * layer[name] for kind, layer in zip(kinds, per_layer, strict=True))
+        for name in per_layer[0]
+    }
+    times = [total(layer[name] for name in names) for layer in per_layer]
+    head_s = prices["forward head"] + prices["backward head"]
+    out["head"] = out["head"] + head_s
+    out["forward share"] = out["forward share"] + prices["forward head"]
+    out["total"] = total(out[name] for name in names)
+    out["slow"] = slowest_stage(times, [kind.count for kind in kinds], cols["pp"], last=head_s)
+    return out | links | memory.stage_activations(job.model, cols, prices, RECOMPUTE)
+
+
+def _reduction(s: Mapping[str, Column], cols: Mapping[str, Column], m: Column) -> tuple[Column, Column]:
+    """Gradient reduction and parameter gathering: (busy, exposed) seconds.
+
+    The reduce-scatter hides behind the backward of the last micro-batch, the gather behind the forward of the first, all
+    but the last (first) layer's bucket. Interleaving widens the window to ``min(m, pp)·(1 − 1/vpp)`` stage times. ZeRO 2
+    keeps no whole gradient, so it reduces after every backward; ZeRO 3 also gathers before every forward and backward.
+    """
+    reduce, gather = s["reduce dp"] + s["reduce edp"], s["gather dp"] + s["gather edp"]
+    often, whole = cols["zero"] >= 2, cols["zero"] >= 3
+    reduce, gather = reduce * np.where(often, m, 1.0), gather * np.where(whole, 2.0 * m, 1.0)
+    forward = s["slow"] * s["forward share"] / s["total"]
+    backward = s["slow"] - forward
+    layers = np.maximum(s["stage layers"], 1.0)
+    widen = np.where(cols["vpp"] > 1, np.minimum(m, cols["pp"]) * (1.0 - 1.0 / cols["vpp"]), 1.0)
+    inner = 1.0 - 1.0 / layers
+    exposed = np.maximum(reduce - backward * inner * np.where(often, m, widen), reduce / layers)
+    exposed = exposed + np.maximum(gather - forward * inner * np.where(whole, m, widen), gather / layers)
+    return reduce + gather, exposed
+
+
+def price(job: TrainJob, cols: Columns) -> Priced:
+    """Price a block of training strategies.
+
+    Parameters
+    ----------
+    cols : columns used, order, tp, cp, ep, etp, micro_batch, dp, pp, recompute, ep_overlap, vpp, zero
+
+    Returns
+    -------
+    Priced
+        `seconds` per step; terms by operator kind, communication, `imbalance` of the stages, `bubble`, `dp`, `optimizer`.
+    """
+    s = cols.on_distinct(STAGE_AXES, lambda sub: stage_prices(job, sub))
+    pp, vpp, dp = cols["pp"], cols["vpp"], cols["dp"]
+    m = job.work.global_batch / (dp * cols["micro_batch"])
+    share = m / pp
+    named = (*COMPUTE, "recompute", "tp", "cp", "ep")
+    terms = {name: s[name] * share for name in named}
+    terms["imbalance"] = m * (s["slow"] - s["total"] / pp)
+    ahead = s["forward share"] / s["total"]
+    rest = (s["total"] - s["slow"]) / np.maximum(pp - 1.0, 1.0)  # mean time of the other stages
+    bubble = np.zeros_like(pp)
+    idle = np.zeros_like(pp)
+    for name, rows in (("1f1b", vpp == 1), ("interleaved", vpp > 1)):
+        shape = (pp, m, vpp, rest * ahead, rest * (1.0 - ahead))
+        bubble = np.where(rows, SCHEDULES[name].bubble_s(*shape, s["hop"]), bubble)
+        idle = np.where(rows, SCHEDULES[name].bubble_s(*shape, np.zeros_like(pp)), idle)
+    terms["bubble"], terms["pp"] = idle, bubble - idle
+    busy = {name: terms[name] for name in (*COMPUTE, "recompute", "tp", "imbalance", "bubble", "pp")}
+    busy |= {"cp": s["busy cp"] * share, "ep": s["busy ep"] * share}
+    busy["dp"], terms["dp"] = _reduction(s, cols, m)
+    held = memory.step_memory(s, cols, m, job.work)
+    terms["optimizer"] = busy["optimizer"] = memory.optimizer_traffic(s, cols) / (
+        job.chip.accelerator.hbm_Bps * job.chip.kernels["bf16"].hbm_efficiency
+    )
+    seconds = total(terms.values())
+    used = cols["tp"] * cols["cp"] * pp * dp
+    bought = float(job.cluster.accelerators)
+    flops = 3.0 * model_flops(job) * job.work.tokens
+    peak = job.chip.peak(job.chip.format("mlp"))
+    extra = {
+        "gpus_used": used,
+        "microbatches": m,
+        "tokens_per_s_per_gpu": job.work.tokens / seconds / bought,
+        "mfu": flops / (seconds * used * peak),
+        "mfu_bf16": flops / (seconds * used * job.chip.accelerator.peak_flops["bf16"]),
+    }
+    return Priced(seconds, terms, busy, held, extra)
+
+
+def model_flops(job: TrainJob) -> float:
+    """Forward FLOPs per token, causal half counted: the model's own work, no recomputation."""
+    return float(sum(flops_per_token_forward(job.model, job.work.sequence, causal=True).values()))

@@ -1,0 +1,186 @@
+"""The report's charts as Plotly figures: where the time goes, throughput against interactivity, memory per GPU.
+
+Text and grid get their colours from the page's style sheet, so that a chart follows light, dark and print.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from podscale import palette, words
+
+Rows = Sequence[Mapping[str, Any]]
+_SMALL = 0.01
+
+
+def _layout(height: int, x_title: str, y_title: str = "") -> dict[str, Any]:
+    """Return what all charts share: transparent ground, quiet axes, legend below."""
+    return {
+        "height": height,
+        "margin": {"l": 10, "r": 30, "t": 10, "b": 10},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 13, "color": "#777"},
+        "legend": {"orientation": "h", "y": -0.32, "x": 0, "traceorder": "normal", "itemsizing": "constant"},
+        "hoverlabel": {"font": {"size": 13}},
+        "xaxis": {"title": {"text": x_title}, "automargin": True, "gridcolor": "rgba(128,128,128,.22)"}
+        | {"zerolinecolor": "rgba(128,128,128,.5)"},
+        "yaxis": {"title": {"text": y_title}, "automargin": True, "gridcolor": "rgba(128,128,128,.22)"}
+        | {"zerolinecolor": "rgba(128,128,128,.5)"},
+    }
+
+
+def feasible(rows: Rows, phase: str = "") -> list[Mapping[str, Any]]:
+    """Return the rows that have a price, of one phase or of all."""
+    return [row for row in rows if not row.get("infeasible") and phase in ("", row["phase"])]
+
+
+def terms(rows: Rows, phase: str, colours: Mapping[str, str]) -> go.Figure | None:
+    """Draw where the GPU time of one token goes: a bar per wiring, a segment per term.
+
+    A bar is 1 / (tokens per second per GPU), split like the step's exposed seconds; so bars of wirings that run
+    different batches can be compared. Terms below 1 % of every bar are gathered.
+    """
+    chosen = feasible(rows, phase)
+    if not chosen:
+        return None
+    largest = dict.fromkeys(name for row in chosen for name, _ in words.shares(row["terms"]))
+    names = sorted(largest, key=palette.rank)  # talking stands on the axis, where lengths are compared best
+    shares = [dict(words.shares(row["terms"])) for row in chosen]
+    small = [name for name in names if all(share.get(name, 0.0) < _SMALL for share in shares)]
+    labels = [f"domain {row['domain']:,} " for row in chosen]
+    figure = go.Figure()
+    for name in [name for name in names if name not in small]:
+        figure.add_bar(**_segment(chosen, labels, shares, [name], title=words.term(name), colour=colours[name]))
+    if small:
+        figure.add_bar(**_segment(chosen, labels, shares, small, title="all smaller terms", colour="#9aa0a6"))
+    figure.update_layout(
+        **_layout(150 + 46 * len(chosen), f"GPU time per token ({_unit(chosen)[1]})"), barmode="stack", bargap=0.35
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure
+
+
+def _unit(rows: Rows) -> tuple[float, str]:
+    """Return the factor from seconds, and the unit, in which the longest bar reads well."""
+    longest = max(1.0 / row["tokens_per_s_per_gpu"] for row in rows)
+    return next(((f, u) for limit, f, u in ((1.0, 1.0, "s"), (1e-3, 1e3, "ms")) if longest >= limit), (1e6, "µs"))
+
+
+def _segment(
+    rows: Rows, labels: list[str], shares: list[dict[str, float]], names: list[str], *, title: str, colour: str
+) -> dict[str, Any]:
+    """Return one term's segments in every bar."""
+    factor, unit = _unit(rows)
+    parts = [sum(share.get(name, 0.0) for name in names) for share in shares]
+    seconds = [sum(row["terms"].get(name, 0.0) for name in names) for row in rows]
+    busy = [sum((row.get("busy") or {}).get(name, 0.0) for name in names) for row in rows]
+    return {
+        "name": title,
+        "y": labels,
+        "x": [part * factor / row["tokens_per_s_per_gpu"] for part, row in zip(parts, rows, strict=True)],
+        "orientation": "h",
+        "marker": {"color": colour, "line": {"color": "rgba(255,255,255,.55)", "width": 0.7}},
+        "text": [f"{part:.0%}" if part >= 0.07 else "" for part in parts],
+        "textposition": "inside",
+        "insidetextanchor": "middle",
+        "textangle": 0,
+        "constraintext": "inside",
+        "customdata": [
+            [words.seconds(time), words.percent(part), words.seconds(work)]
+            for time, part, work in zip(seconds, parts, busy, strict=True)
+        ],
+        "hovertemplate": f"<b>{title}</b><br>%{{y}}: %{{x:.3g}} {unit} of GPU time per token"
+        "<br>%{customdata[0]} of the step (%{customdata[1]}), busy %{customdata[2]}<extra></extra>",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What a phase's frontier is drawn against: the key of its points, title, unit of the hover, kind of axis."""
+
+    key: str
+    title: str
+    unit: str
+    between: str  # what holds between two points: nothing is interpolated
+    factor: float = 1.0
+    kind: str = "linear"
+
+
+AXES = {
+    "decode": Axis("tokens_per_s_per_user", "tokens/s per user (interactivity)", "tokens/s per user", "vh"),
+    "prefill": Axis("ttft_s", "time to first token (ms, logarithmic)", "ms to the first token", "hv", 1e3, "log"),
+}
+"""Phases that have a frontier."""
+
+
+def frontier(
+    frontiers: Rows, phase: str, colours: Mapping[int, str], limit: tuple[float, str] | None
+) -> go.Figure | None:
+    """Draw tokens per second per GPU against what a user feels: a line per wiring, and the limit asked for.
+
+    `limit` is a place on the axis, in the axis's unit, and what to write beside it.
+    """
+    axis = AXES[phase]
+    chosen = [front for front in frontiers if front["phase"] == phase and front.get("points")]
+    if not chosen:
+        return None
+    figure = go.Figure()
+    for front in sorted(chosen, key=lambda front: int(front["domain"])):
+        figure.add_scatter(**_front(front, axis, colours[front["domain"]]))
+    figure.update_layout(**_layout(420, axis.title, "tokens/s per GPU (throughput)"))
+    figure.update_layout(hovermode="closest", legend={"y": 1.12})
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_xaxes(type=axis.kind, minor={"ticks": "outside"} if axis.kind == "log" else None)
+    if limit:
+        note = {"annotation_text": limit[1], "annotation_position": "top right"}
+        figure.add_vline(x=limit[0], line={"dash": "dot", "color": "#888", "width": 1.5}, **note)
+    return figure
+
+
+def _front(front: Mapping[str, Any], axis: Axis, colour: str) -> dict[str, Any]:
+    """Return one wiring's line."""
+    points = sorted(front["points"], key=lambda point: float(point[axis.key]))
+    return {
+        "name": f"domain {front['domain']:,}",
+        "x": [point[axis.key] * axis.factor for point in points],
+        "y": [point["tokens_per_s_per_gpu"] for point in points],
+        "mode": "lines+markers",
+        "line": {"color": colour, "width": 2.5, "shape": axis.between},
+        "marker": {"size": 6},
+        "customdata": [[words.split(p["strategy"]), words.rest_of(p["strategy"], brief=True)] for p in points],
+        "hovertemplate": "<b>%{fullData.name}: %{customdata[0]}</b><br>%{customdata[1]}"
+        f"<br>%{{y:,.4~g}} tokens/s per GPU<br>%{{x:,.4~g}} {axis.unit}<extra></extra>",
+    }
+
+
+def memory(rows: Rows, hbm_bytes: float | None) -> go.Figure | None:
+    """Draw what fills one GPU's memory: a bar per phase and wiring, with the memory's size as a line."""
+    chosen = [row for row in feasible(rows) if row.get("memory_bytes")]
+    if not chosen:
+        return None
+    chosen.sort(key=lambda row: list(words.PHASES).index(row["phase"]))
+    names = list(dict.fromkeys(name for row in chosen for name in row["memory_bytes"]))
+    colours = palette.of_memory(names)
+    labels = [[words.PHASES[row["phase"]] for row in chosen], [f"{row['domain']:,}" for row in chosen]]
+    figure = go.Figure()
+    for name in names:
+        gigabytes = [row["memory_bytes"].get(name, 0.0) / 1e9 for row in chosen]
+        figure.add_bar(
+            name=words.phrase(name),
+            y=labels,
+            x=gigabytes,
+            orientation="h",
+            marker={"color": colours[name], "line": {"color": "rgba(255,255,255,.55)", "width": 0.7}},
+            customdata=[words.split(row["strategy"]) for row in chosen],
+            hovertemplate=f"<b>{words.phrase(name)}</b>: %{{x:.3g}} GB<br>%{{y}}: %{{customdata}}<extra></extra>",
+        )
+    figure.update_layout(**_layout(170 + 34 * len(chosen), "GB per GPU"), barmode="stack", bargap=0.3)
+    figure.update_layout(legend={"y": -0.2})
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    if hbm_bytes:
+        note = {"annotation_text": f"HBM {words.scaled(hbm_bytes, 'B')}", "annotation_position": "top left"}
+        figure.add_vline(x=hbm_bytes / 1e9, line={"dash": "dot", "color": "#888", "width": 1.5}, **note)
+    return figure

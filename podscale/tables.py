@@ -1,0 +1,231 @@
+"""Tables of the other commands: one deployment, a validation, a list, a topology, a benchmark."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from podscale import words
+from podscale.render import print_warnings
+
+_MANY = 40
+_FIRST_TO_GO = ("operation", "algorithm", "vendor", "title", "generation", "link", "source")
+"""Columns of a list that are left out, in this order, until the rest fits the terminal; ``--json`` has them all."""
+_UNITS = {"_Bps": "B/s", "_bytes": "B", "_flops": "", "_W": "W"}
+"""Unit by the suffix of a name."""
+
+
+def table(title: str, *columns: str, left: Sequence[str] = ()) -> Table:
+    """Make an empty table in the house style: first column and those of `left` to the left, the others to the right."""
+    made = Table(
+        box=SIMPLE_HEAD,
+        title=f"\n{title}" if title else None,
+        title_justify="left",
+        title_style="bold cyan",
+        pad_edge=False,
+        show_edge=False,
+    )
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index == 0 or column in left else "right")
+    return made
+
+
+def quantity(name: str, value: Any) -> str:  # noqa: PLR0911 (one return per kind of unit)
+    """Write a value by the unit suffix of its name.
+
+    >>> quantity("nic_Bps", 5e10), quantity("step_time_s", 0.25), quantity("price_usd", 3e6), quantity("nodes", 12)
+    ('50 GB/s', '250 ms', '$3M', '12')
+    >>> quantity("fp8_flops", 5e15), quantity("active_parameters", 37_552_297_984), quantity("year", 2024)
+    ('5 P', '37.6 bn', '2024')
+    """
+    if not words.known(value) or isinstance(value, bool):
+        return "–" if value is None else str(value)
+    if name.endswith("_s") and "_per_" not in name:
+        return words.seconds(value)
+    if name.endswith("_usd"):
+        return words.dollars(value)
+    if name.endswith("parameters"):
+        return f"{words.figures(value / 1e9)} bn"
+    for suffix, unit in _UNITS.items():
+        if name.endswith(suffix):
+            return words.scaled(value, unit).rstrip()
+    if name == "year":
+        return f"{value:.0f}"
+    return f"{value:,}" if isinstance(value, int) else words.figures(value)
+
+
+def _named(name: str) -> str:
+    """Write a key without its unit suffix.
+
+    >>> _named("price_usd"), _named("bisection_Bps")
+    ('price', 'bisection')
+    """
+    for suffix in ("_Bps", "_bytes", "_W", "_usd"):
+        name = name.removesuffix(suffix)
+    return words.phrase(name)
+
+
+def _print_pairs(console: Console, title: str, pairs: Mapping[str, Any]) -> None:
+    """Print names and values in two columns."""
+    shown = table(title, "", "")
+    shown.show_header = False
+    for name, value in pairs.items():
+        shown.add_row(_named(name), Text(quantity(name, value), style="bold"))
+    console.print(shown)
+
+
+def _print_terms(console: Console, document: Mapping[str, Any]) -> None:
+    """Print the exposed time of every term beside the time that it was busy."""
+    terms, busy = document.get("terms") or {}, document.get("busy") or {}
+    shown = table("Where the time goes", "term", "exposed", "share", "busy")
+    for name, share in words.shares(terms):
+        shown.add_row(words.term(name), words.seconds(terms[name]), words.percent(share), words.seconds(busy.get(name)))
+    console.print(shown)
+
+
+def _print_memory(console: Console, memory: Mapping[str, float]) -> None:
+    """Print the bytes that each kind of tensor holds on one GPU."""
+    if not memory:
+        return
+    shown = table("Memory per GPU", "", "bytes", "share")
+    for name, share in words.shares(memory):
+        shown.add_row(words.phrase(name), words.scaled(memory[name], "B"), words.percent(share))
+    shown.add_row("together", Text(words.scaled(sum(memory.values()), "B"), style="bold"), "")
+    console.print(shown)
+
+
+def _draw_scenario(console: Console, document: Mapping[str, Any], headline: Sequence[str]) -> None:
+    """Print one deployment: the headline figures, the terms, the memory, the warnings."""
+    if document.get("strategy"):
+        strategy = document["strategy"]
+        console.print(
+            Text.assemble((words.split(strategy), "bold"), "  ", words.rest_of(strategy)),
+        )
+    _print_pairs(console, "", {name: document.get(name) for name in headline if name in document})
+    _print_terms(console, document)
+    _print_memory(console, document.get("memory_bytes") or {})
+    interval = document.get("interval")
+    if interval:
+        console.print(f"90 % interval: {words.figures(interval[0])} – {words.figures(interval[1])}", style="dim")
+    elif document.get("interval_note"):
+        console.print(Text(f"No 90 % interval: {document['interval_note']}", style="dim"))
+    print_warnings(console, document.get("warnings") or ())
+
+
+def draw_train(console: Console, document: Mapping[str, Any]) -> None:
+    """Print the document of ``train --json``."""
+    _draw_scenario(console, document, ("step_time_s", "tokens_per_s_per_gpu", "mfu", "gpus_used", "bottleneck"))
+
+
+def draw_serve(console: Console, document: Mapping[str, Any]) -> None:
+    """Print the document of ``serve --json``."""
+    headline = ("ttft_s", "tpot_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user", "mfu", "gpus_used", "bottleneck")
+    _draw_scenario(console, document, headline)
+
+
+def draw_validation(console: Console, document: Mapping[str, Any]) -> None:
+    """Print the document of ``validate --json``: the summary, every group, and why rows were skipped."""
+    summary = document["summary"]
+    headline = table("Errors", "", "rows", "predicted", "median", "p90", "mean", "bias", "coverage", "width")
+    headline.add_row("all rows", *_score(summary))
+    if words.known(summary.get("macro_median_ape")):
+        macro = {"median_ape": summary["macro_median_ape"], "p90_ape": summary.get("macro_p90_ape")}
+        headline.add_row("mean over groups", *_score(macro))
+    for name, score in (document.get("leave_one_source_out") or {}).items():
+        if isinstance(score, Mapping):
+            headline.add_row(f"without {name}", *_score(score))
+    console.print(headline)
+    groups = document.get("groups") or {}
+    shown = table("By group", "group", "rows", "predicted", "median", "p90", "mean", "bias", "coverage", "width")
+    for name, score in list(groups.items())[:_MANY]:
+        shown.add_row(str(name), *_score(score))
+    if groups:
+        console.print(shown)
+    if len(groups) > _MANY:
+        console.print(f"and {words.plural(len(groups) - _MANY, 'more group')}: see --json", style="dim")
+    skipped = Counter(row["skipped_because"] for row in document.get("rows", ()) if row.get("skipped_because"))
+    for reason, count in skipped.most_common():
+        console.print(Text.assemble(("skipped ", "yellow"), f"{words.plural(count, 'row')}: {reason}"))
+    if document.get("constants") is not None:
+        console.print(Text(f"Fitted constants: {_constants(document['constants'])}", style="dim"))
+
+
+def _constants(constants: Any) -> str:
+    """Write how many constants were fitted, whether as one number or by kind.
+
+    >>> _constants({"links": 12, "kernels": 8}), _constants(5)
+    ('links 12, kernels 8', '5')
+    """
+    if isinstance(constants, Mapping):
+        return ", ".join(f"{words.phrase(str(name))} {value}" for name, value in constants.items())
+    return str(constants)
+
+
+def _score(score: Mapping[str, Any]) -> list[str]:
+    """Write one row of an error table."""
+    counts = [f"{score[key]:,}" if words.known(score.get(key)) else "" for key in ("n", "predicted")]
+    keys = ("median_ape", "p90_ape", "mean_ape", "bias", "coverage", "width")
+    return [*counts, *(words.percent(score[key]) if words.known(score.get(key)) else "" for key in keys)]
+
+
+def draw_rows(console: Console, document: Mapping[str, Any]) -> None:
+    """Print the document of ``list --json``: a table of whatever columns the rows have."""
+    rows = document["rows"]
+    columns = [
+        name
+        for name in dict.fromkeys(key for row in rows for key in row)
+        if any(row.get(name) not in (None, "") and not isinstance(row.get(name), Mapping | list) for row in rows)
+    ]
+    cells = {name: [quantity(name, row[name]) if row.get(name) is not None else "" for row in rows] for name in columns}
+    for name in _FIRST_TO_GO:
+        if sum(max(map(len, (_named(key), *held))) + 3 for key, held in cells.items()) > console.width:
+            cells.pop(name, None)
+    texts = [_named(name) for name in cells if any(isinstance(row.get(name), str) for row in rows)]
+    shown = table("", *map(_named, cells), left=texts)
+    for column in shown.columns:
+        column.min_width = max(map(len, str(column.header).split()))
+    shown.columns[0].no_wrap = True
+    for line in zip(*cells.values(), strict=True):
+        shown.add_row(*line)
+    console.print(shown)
+    console.print(words.plural(len(rows), document.get("kind", "rows").removesuffix("s")), style="dim")
+
+
+def draw_topology(console: Console, document: Mapping[str, Any]) -> None:
+    """Print the document of ``topo --json``: the tiers from the inside out, the whole, and what it is made of."""
+    title = f"{document.get('name', '')}: {words.plural(document['accelerators'], 'accelerator')}"
+    shown = table(
+        title, "tier", "plane", "GPUs", "blocks", "per GPU", "latency", "hops", "link", left=("plane", "link")
+    )
+    for tier in document["tiers"]:
+        shown.add_row(
+            tier["name"] + (" (reduces)" if tier.get("in_network_reduction") else ""),
+            tier["plane"],
+            f"{tier['size']:,}",
+            f"{tier['blocks']:,}",
+            words.scaled(tier["bandwidth_Bps"], "B/s"),
+            words.seconds(tier["latency_s"]),
+            str(tier["hops"]),
+            tier.get("link", ""),
+        )
+    console.print(shown)
+    whole = ("bisection_Bps", "oversubscription", "diameter_hops", "power_W", "price_usd")
+    _print_pairs(console, "", {name: document.get(name) for name in whole})
+    parts = table("Parts", "part", "count", "watts", "price")
+    for row in document["bill"]:
+        cells = (quantity(key, row[key]) for key in ("power_W", "price_usd"))
+        parts.add_row(row["part"], words.figures(row["count"], 6), *cells)
+    console.print(parts)
+    print_warnings(console, document.get("warnings") or ())
+
+
+def draw_bench(console: Console, document: Mapping[str, Any]) -> None:
+    """Print the document of ``bench --json``."""
+    _print_pairs(console, "Speed of podscale itself", {k: v for k, v in document.items() if not isinstance(v, Mapping)})
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            _print_pairs(console, words.phrase(name), value)

@@ -1,0 +1,121 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from podscale import charts, draw, palette, report
+from topo.errors import SpecError
+
+
+class Page(HTMLParser):
+    """Collects the attributes, the ids and the scripts of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.attributes, self.stack, self.data, self.unbalanced = [], [], [], 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in ("meta", "br", "col", "rect", "path"):
+            self.stack.append(tag)
+        if tag == "script" and ("type", "application/json") in attrs:
+            self.data.append(dict(attrs)["data-chart"])
+
+    def handle_endtag(self, tag):
+        if tag in ("rect", "path"):
+            return
+        self.unbalanced += self.stack.pop() != tag
+
+
+@pytest.fixture
+def text(document):
+    return report.html(document)
+
+
+def test_report_loads_nothing(text):
+    page = Page(text)
+    assert not page.stack
+    assert not page.unbalanced
+    loading = [row for row in page.attributes if row[1] in ("src", "href", "srcset", "data", "action", "poster")]
+    assert loading == []
+    policy = next(value for tag, name, value in page.attributes if tag == "meta" and "default-src" in (value or ""))
+    assert policy.startswith("default-src 'none'")
+    outside_plotly = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert "http" not in outside_plotly.replace("http-equiv", "")
+    assert "url(" not in outside_plotly
+    assert "@import" not in outside_plotly
+
+
+def test_report_is_small_enough_to_mail_and_holds_plotly_once(text):
+    assert len(text.encode()) < 8e6
+    assert text.count("plotly.js v") == 1
+
+
+def test_report_contains_every_wiring_split_and_chart(text):
+    page = Page(text)
+    assert text.count('<svg class="wiring"') == 3
+    for split in ("EP64 TP1 PP16 DP288", "EP72 TP1 PP1 DP64", "EP288 TP1 PP1 DP16"):
+        assert split in text
+    assert page.data == ["terms-0", "terms-1", "terms-2", "frontier-0", "memory-0"]
+    for chart in page.data:
+        figure = json.loads(re.search(f'data-chart="{chart}">(.*?)</script>', text).group(1))
+        assert figure["data"]
+
+
+def test_report_escapes_what_it_is_given(document):
+    document["answer"] = "<script>alert(1)</script>"
+    document["rows"][0]["strategy"]["schedule"] = "</script><b>"
+    text = report.html(document)
+    assert "<script>alert(1)" not in text
+    assert "</script><b>" not in text
+    assert "balanced &lt;even&gt;" in text
+
+
+def test_report_of_rows_that_cannot_run_says_so(document):
+    for row in document["rows"]:
+        row.update(infeasible="HBM: 12 GB short", terms={}, memory_bytes={}, strategy={}, tokens_per_s_per_gpu=None)
+    document["frontiers"] = []
+    text = report.html(document)
+    assert text.count("HBM: 12 GB short") == 9
+    assert Page(text).data == []
+
+
+def test_report_that_cannot_be_written_is_the_users_fault(document, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpecError, match="cannot be written"):
+        report.write(document, tmp_path / "file" / "compare.html")
+
+
+def test_bars_of_a_phase_are_the_gpu_time_of_a_token(document):
+    rows = [row for row in document["rows"] if row["phase"] == "decode"]
+    figure = charts.terms(document["rows"], "decode", palette.of_terms(rows[0]["terms"]))
+    together = [sum(trace.x[rank] for trace in figure.data) for rank in range(3)]
+    assert together == pytest.approx([1e6 / row["tokens_per_s_per_gpu"] for row in rows])
+
+
+@pytest.mark.parametrize("domain", [1, 7, 8, 72, 500, 576, 4608])
+def test_every_domain_can_be_drawn(domain):
+    tier = {
+        "name": "leaf", "kind": "switch", "plane": "scale-out", "size": 4608, "blocks": 1, "bandwidth_Bps": 5e10,
+        "latency_s": 1e-6, "hops": 4, "in_network_reduction": False, "link": "ib-ndr",
+    }  # fmt: skip
+    wired = {"domain": domain, "tiers": [tier], "parts": {}}
+    svg = draw.wiring(wired, draw.scale([wired, {"domain": 576, "tiers": []}]), "#123456", 4608)
+    dots = max(len(re.findall("M", path)) for path in re.findall(r'class="gpu"[^>]* d="([^"]*)"', svg) or [""])
+    assert 0 < dots <= 640
+    assert "nan" not in svg
+
+
+def test_a_drawing_shows_the_same_gpus_for_every_domain_that_divides_the_window():
+    shared = draw.scale([{"domain": 576, "tiers": []}])
+    counts = {
+        sum(d.count("h0") for d in re.findall(r'class="gpu"[^>]*d="([^"]*)"', svg))
+        for svg in (draw.wiring({"domain": size, "tiers": []}, shared, "#123456", 4608) for size in (8, 72, 576))
+    }
+    assert counts == {576}
+
+
+def test_colours_of_wirings_do_not_depend_on_the_order_asked():
+    assert palette.of_wirings([8, 72, 576]) == palette.of_wirings([576, 8, 72])
