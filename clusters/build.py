@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 KEPT: Final = 256
 """Clusters kept; the oldest goes first."""
 _BUILT: dict[str, "Cluster"] = {}
+_KEPT_PATHS: Final = 4096
+_PATHS: "dict[tuple[str, str, str], tuple[Hop, ...]]" = {}
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,16 @@ def path(cluster: Cluster, op: str, regime: str = "nccl") -> "tuple[Hop, ...]":
     >>> [hop.plane for hop in road], road[0].bandwidth_Bps
     (['scale-up', 'scale-out', 'scale-out'], 450000000000.0)
     """
+    key = (cluster.fingerprint, op, regime)
+    if key not in _PATHS:
+        if len(_PATHS) >= _KEPT_PATHS:
+            _PATHS.pop(next(iter(_PATHS)))
+        _PATHS[key] = _road(cluster, op, regime)
+    return _PATHS[key]
+
+
+def _road(cluster: Cluster, op: str, regime: str) -> "tuple[Hop, ...]":
+    """Hops of the tiers, with the constants of the operation on their links."""
     from clusters.tunings import lookup, reduction_efficiency
     from collectives.path import Hop
 

@@ -121,7 +121,7 @@ def one_shot(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     """
     size, group = span(size_bytes, members, path)
     volume = crossing(group) * group.size * size * group.spanned
-    return column(latency_s(group, 1.0 * group.spanned) + slowest(transfer_s(group, volume)))
+    return column(latency_s(group, column(group.spanned)) + slowest(transfer_s(group, volume)))
 
 
 def two_shot(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
@@ -137,7 +137,7 @@ def two_shot(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     """
     size, group = span(size_bytes, members, path)
     volume = 2 * crossing(group) * size * group.spanned
-    return column(latency_s(group, 2.0 * group.spanned) + slowest(transfer_s(group, volume)))
+    return column(latency_s(group, column(2.0 * group.spanned)) + slowest(transfer_s(group, volume)))
 
 
 def some_tier_adds(members: ColumnLike, path: Path) -> Mask:

@@ -6,17 +6,17 @@ case's `notes` name it. Nothing here is fitted: every table below maps words of 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from clusters import catalogue
 from clusters.spec import ClusterSpec, parse
 from parallel.model_cases import Inexpressible, model_from_case
-from parallel.models import Model
+from parallel.models import Model, Moe, layer_count
 from parallel.training import RECOMPUTE
 from parallel.workload import TrainWorkload
-from topo.errors import Fault, SpecError
+from topo.errors import SpecError
 
 Json = Mapping[str, Any]
 
@@ -82,12 +82,13 @@ PRECISIONS: Final[tuple[tuple[str, str, float], ...]] = (
     (r"^nvfp4", "nvfp4", 4.0),
     (r"^(mx)?fp8", "fp8", 4.0),
     (r"^amp_bf16", "bf16", 2.0),
-    (r"^fp16/bf16", "bf16", 4.0),
+    (r"^fp16/bf16", "bf16", 2.0),
     (r"^bf16", "bf16", 4.0),
     (r"^fp16", "bf16", 2.0),
 )
 """Start of a case's precision -> recipe, bytes per accumulated gradient. FP16 runs on the BF16 kernels, whose peak it
-shares; Megatron-LM keeps FP16 gradients in FP16 and BF16 ones in FP32, and llm-foundry's FSDP reduces in BF16."""
+shares; Megatron-LM keeps FP16 gradients in FP16 and BF16 ones in FP32, and llm-foundry's FSDP reduces in BF16. Where
+the paper leaves FP16 or BF16 open (Zero Bubble), its repository's script runs FP16."""
 
 SCHEDULES: Final = re.compile(r"^(1f1b(-i)?|interleaved( 1f1b)?( \+ scatter/gather)?)$", re.IGNORECASE)
 
@@ -101,10 +102,11 @@ ASSUMED: Final[Mapping[str, str]] = {
 }
 """Entries of a case's `missing` that a default covers; every other entry makes the case a skip."""
 
+NO_SEQUENCE_PARALLEL: Final = "no sequence parallelism in this run: priced as if there were"
+
 PARTIAL_RECOMPUTE: Final = ("block", "selective layer")
 """Starts of `recompute.detail` that mean some layers in full, others not at all."""
 
-_COUNTS: Final = ("tp", "pp", "vpp", "dp", "cp", "ep", "etp")
 _NEEDED: Final = ("tp", "pp", "vpp", "cp", "ep", "zero_stage")
 
 
@@ -273,6 +275,11 @@ def training_case(case: Json, models: Json, clusters: Json) -> TrainingCase:
     except Inexpressible as why:
         raise Skip("model not published", why.reason) from None
     spec = cluster_spec(clusters[case["cluster"]["ref"]], case["cluster"]["gpus"])
+    strategy = _strategy(case, spec.domain, routed=any(isinstance(kind.mlp, Moe) for kind in model.layers))
+    if strategy["pp"] > layer_count(model):
+        raise Skip("mapping contradicts itself", "more stages than layers")
+    if strategy["tp"] * strategy["cp"] * strategy["dp"] % (strategy["ep"] * strategy["etp"]):
+        raise Skip("mapping contradicts itself", "the experts' groups do not tile the ranks of a stage")
     recipe, gradient_bytes = _precision(case["precision"])
     work = TrainWorkload(
         sequence=case["model"]["seq"],
@@ -281,9 +288,10 @@ def training_case(case: Json, models: Json, clusters: Json) -> TrainingCase:
         fused_attention=family(case["source"]["name"]).fused_attention if case.get("source") else True,
         gradient_bytes=gradient_bytes,
     )
-    strategy = _strategy(case, spec.domain, routed=any(hasattr(kind.mlp, "experts") for kind in model.layers))
-    notes = tuple(ASSUMED[name] for name in case.get("missing") or () if name in ASSUMED)
-    return TrainingCase(case["id"], model, spec, work, tuple(strategy.items()), notes)
+    notes = [ASSUMED[name] for name in case.get("missing") or () if name in ASSUMED]
+    if case["parallel"].get("sp") is False and strategy["tp"] > 1:
+        notes.append(NO_SEQUENCE_PARALLEL)
+    return TrainingCase(case["id"], model, spec, work, tuple(strategy.items()), tuple(notes))
 
 
 def _priceable(case: Json, models: Json) -> None:
@@ -352,66 +360,3 @@ def _strategy(case: Json, domain: int, *, routed: bool) -> dict[str, float]:
         "recompute": RECOMPUTE.index(case["recompute"]["mode"]),
         "ep_overlap": float(bool((case.get("recipe") or {}).get("moe_a2a_overlap")) and parallel["ep"] > 1),
     }
-
-
-def faults(document: Any, file: str) -> list[Fault]:
-    """Return what is wrong with a case file's structure: sections, references, and numbers that are none."""
-    sections = {"cases": list, "models": dict, "clusters": dict}
-    if not isinstance(document, dict):
-        return [Fault("file", None, "is no JSON object", f"it needs {', '.join(sections)}", file)]
-    found = [
-        Fault(name, None, "is missing or of the wrong kind", f"write a JSON {kind.__name__}", file)
-        for name, kind in sections.items()
-        if not isinstance(document.get(name), kind)
-    ]
-    if found:
-        return found
-    for index, case in enumerate(document["cases"]):
-        found += _case_faults(case, f"cases[{index}]", document, file)
-    names = [case["id"] for case in document["cases"] if isinstance(case, dict) and isinstance(case.get("id"), str)]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    return found + [Fault("id", name, "stands for two cases", "give each its own", file) for name in twice]
-
-
-def _case_faults(case: Any, where: str, document: Json, file: str) -> list[Fault]:
-    """Faults of one case."""
-    parts = ("model", "cluster", "parallel", "batch", "measured")
-    if not isinstance(case, dict) or not isinstance(case.get("id"), str):
-        return [Fault(f"{where}.id", None, "is missing", "give every case a name", file)]
-    found = [
-        Fault(f"{where}.{part}", case.get(part), "is no JSON object", "see the shipped training cases", file)
-        for part in parts
-        if not isinstance(case.get(part), dict)
-    ]
-    if found:
-        return found
-    for part, table in (("model", "models"), ("cluster", "clusters")):
-        ref = case[part].get("ref")
-        if ref is not None and ref not in document[table]:
-            found.append(Fault(f"{where}.{part}.ref", ref, f"is not in {table}", f"add it to {table}", file))
-    if case["cluster"].get("ref") is None:
-        found.append(Fault(f"{where}.cluster.ref", None, "is missing", "name an entry of clusters", file))
-    wholes: Sequence[tuple[str, Any]] = (
-        *((f"parallel.{name}", case["parallel"].get(name)) for name in _COUNTS),
-        *((f"batch.{name}", case["batch"].get(name)) for name in ("micro", "global")),
-        ("model.seq", case["model"].get("seq")),
-    )
-    counted = [
-        *((name, value) for name, value in wholes if value is not None),
-        ("cluster.gpus", case["cluster"].get("gpus")),
-    ]
-    found += [
-        Fault(f"{where}.{name}", value, "is not a whole number of 1 or more", "write one, or null if unknown", file)
-        for name, value in counted
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1
-    ]
-    return found + [
-        Fault(f"{where}.measured.{name}", value, "is not a positive number", "write one, or leave it out", file)
-        for name, value in case["measured"].items()
-        if name.startswith(("iter_time_s", "tokens_per_s_per_gpu", "peak_")) and not _positive(value)
-    ]
-
-
-def _positive(value: Any) -> bool:
-    values = value if isinstance(value, list) else [value]
-    return all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in values if v is not None)

@@ -16,7 +16,7 @@ from parallel.exchange import exchange_s
 from parallel.executors import choose, run
 from parallel.io import read_model, read_yaml
 from parallel.models import Model, Moe, active_parameters, parameters
-from parallel.placement import members_of, used_per_block
+from parallel.placement import fillings, members_of
 from parallel.precision import Recipe, recipe
 from parallel.roofline import chip
 from parallel.search import Found
@@ -202,8 +202,8 @@ def exchange_rows(model: Model, clusters: dict[int, Cluster], formats: Recipe) -
     ep = min(64, *(cluster.usable for cluster in clusters.values()))
     rows: list[dict[str, Any]] = []
     for domain, cluster in clusters.items():
-        fillings = np.array(used_per_block(cluster), dtype=np.float64)
-        members = members_of(cluster, fillings, float(ep), 1.0)
+        ways = np.array(fillings(cluster), dtype=np.float64)
+        members = members_of(cluster, ways, float(ep), 1.0)
         swap = exchange_s(cluster, moe, model.hidden, 128.0, members, formats, phase="decode")
         seconds = float(np.min(swap["dispatch"] + swap["combine"]))
         rows.append({"domain": domain, "what": f"EP{ep} dispatch + combine, 128 tokens per GPU", "seconds": seconds})

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from collectives.pipelines import SCHEDULES
 from parallel.models import (
     REPLICATED,
     LayerKind,
@@ -19,6 +18,7 @@ from parallel.models import (
     attention_parameters,
     embedding_parameters,
     expert_parameters,
+    final_norm_parameters,
     head_parameters,
     layer_count,
     mlp_parameters,
@@ -40,13 +40,15 @@ OPTIMIZER_TRAFFIC = (
 
 
 def attention_shard(model: Model, kind: LayerKind, tp: ColumnLike) -> Column:
-    """Attention parameters of one layer on one rank: matrices split by tp, the latent down-projections whole."""
-    whole = sum(
-        rows * cols
-        for name, (rows, cols) in attention_matrices(kind.attention, model.hidden).items()
-        if name in REPLICATED
-    )
-    return whole + (attention_parameters(model, kind) - whole) / column(tp)
+    """Attention parameters of one layer on one rank: matrices split by tp, the latent down-projections whole.
+
+    Beyond one rank per key-value head, keys and values are held in copies, as `operators.kv_width` caches them.
+    """
+    sizes = {name: r * c for name, (r, c) in attention_matrices(kind.attention, model.hidden).items()}
+    whole = sum(size for name, size in sizes.items() if name in REPLICATED)
+    key_value = sizes.get("key", 0) + sizes.get("value", 0)
+    copies = np.maximum(column(tp) / kind.attention.kv_heads, 1.0)
+    return whole + (attention_parameters(model, kind) - whole + (copies - 1.0) * key_value) / column(tp)
 
 
 def dense_shard(model: Model, kind: LayerKind, tp: ColumnLike) -> Column:
@@ -64,23 +66,35 @@ def expert_shard(model: Model, kind: LayerKind, ep: ColumnLike, etp: ColumnLike)
 
 
 def fullest_stage(model: Model, pp: ColumnLike) -> list[Column]:
-    """Layers of each kind on the fullest stage: ``⌈layers/pp⌉`` of them, those with most parameters first."""
-    order = sorted(
-        range(len(model.layers)),
-        key=lambda i: -float(dense_shard(model, model.layers[i], 1) + expert_shard(model, model.layers[i], 1, 1)),
-    )
-    left = np.ceil(layer_count(model) / column(pp))
-    held = [left * 0.0 for _ in model.layers]
-    for index in order:
-        held[index] = np.minimum(left, model.layers[index].count)
-        left = left - held[index]
-    return held
+    """Layers of each kind on the fullest stage: ``⌈layers/pp⌉`` of them.
+
+    Those with most parameters first, then those with the longest cache. Kinds that alternate (`Model.pattern`) stay mixed:
+    of a kind that holds c of every P layers, n layers in a row have at most ``⌊n/P⌋·c + min(n mod P, c)``.
+    """
+
+    def weight(index: int) -> tuple[float, float]:
+        kind = model.layers[index]
+        held = float(dense_shard(model, kind, 1) + expert_shard(model, kind, 1, 1))
+        return -held, -(kind.attention.sliding_window or np.inf)
+
+    stage = np.ceil(layer_count(model) / column(pp))
+    period = len(model.pattern)
+    left, found = stage, [stage * 0.0 for _ in model.layers]
+    for index in sorted(range(len(model.layers)), key=weight):
+        most = column(model.layers[index].count)
+        if period:
+            share = model.pattern.count(index)
+            most = np.minimum(most, np.floor(stage / period) * share + np.minimum(stage % period, share))
+        found[index] = np.minimum(left, most)
+        left = left - found[index]
+    return found
 
 
 def end_parameters(model: Model, tp: ColumnLike, pp: ColumnLike) -> Column:
-    """Embedding and head on the stage that holds more of them; both where there is one stage."""
+    """Embedding and head on the stage that holds more of them, both where there is one stage; the last norm whole."""
     table, out = float(embedding_parameters(model)), float(head_parameters(model))
-    return np.where(column(pp) > 1, max(table, out or table), table + out) / column(tp)
+    split = np.where(column(pp) > 1, max(table, out), table + out)
+    return split / column(tp) + final_norm_parameters(model)
 
 
 def stage_parameters(model: Model, cols: Mapping[str, Column]) -> dict[str, Column]:
@@ -112,20 +126,14 @@ def stage_activations(
     return {"kept": kept, "working": working, "logits": prices["saved head"]}
 
 
-def step_memory(
-    s: Mapping[str, Column], cols: Mapping[str, Column], microbatches: Column, work: TrainWorkload
-) -> dict[str, Column]:
+def step_memory(s: Mapping[str, Column], cols: Mapping[str, Column], work: TrainWorkload) -> dict[str, Column]:
     """Peak bytes of a training step per accelerator, by name."""
     dp, edp, zero = s["dp"], np.maximum(s["edp"], 1.0), cols["zero"]
     dense, experts = s["dense parameters"], s["expert parameters"]
     sharded = dense / dp + experts / edp
     held = dense + experts
     working = s["working"] * (cols["recompute"] > 0)
-    flights = np.zeros_like(dp)
-    for name, rows in (("1f1b", cols["vpp"] == 1), ("interleaved", cols["vpp"] > 1)):
-        in_flight = SCHEDULES[name].in_flight(cols["pp"], microbatches, cols["vpp"], 0)
-        flights = np.where(rows, in_flight, flights)
-    flights = flights + cols["ep_overlap"]  # a second micro-batch computes while the first one's rows travel
+    flights = s["in flight"] + cols["ep_overlap"]  # a second micro-batch computes while the first one's rows travel
     last = np.where(cols["pp"] > 1, s["kept"] + s["logits"], 0.0)
     first = flights * s["kept"] + np.where(cols["pp"] > 1, 0.0, s["logits"])
     gathered = 2.0 * held / np.maximum(s["stage layers"], 1.0)
@@ -147,7 +155,10 @@ def optimizer_traffic(s: Mapping[str, Column], cols: Mapping[str, Column]) -> Co
 
 
 def serving_weights(model: Model, cols: Mapping[str, Column], recipe: Recipe) -> Column:
-    """Weight bytes per rank of the fullest stage, each role in its own format."""
+    """Weight bytes per rank of the fullest stage, each role in its own format.
+
+    Routed experts spread over all ``max(ep, tp)`` ranks of the stage, as `parallel.serving` prices them.
+    """
     layers = fullest_stage(model, cols["pp"])
     width = {role: FORMATS[getattr(recipe, role)].bytes_per_value for role in ("attention", "mlp", "experts", "head")}
     total = end_parameters(model, cols["tp"], cols["pp"]) * width["head"]
@@ -158,7 +169,7 @@ def serving_weights(model: Model, cols: Mapping[str, Column], recipe: Recipe) ->
             attention_shard(model, kind, cols["tp"]) * width["attention"]
             + feed * width["mlp"]
             + small
-            + expert_shard(model, kind, cols["ep"], 1.0) * width["experts"]
+            + expert_shard(model, kind, np.maximum(cols["ep"], cols["tp"]), 1.0) * width["experts"]
         )
     return total
 

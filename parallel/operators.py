@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parallel.models import Attention, Mlp, Moe
+from parallel.models import Attention, Mlp, Moe, attended_positions
 from topo.columns import Column, ColumnLike, column
 
 ACTIVATION_BYTES = 2.0  # BF16 between operators
@@ -122,8 +122,8 @@ def attention_core(
 ) -> Operator:
     """Scores, softmax and the weighted sum of values over a whole sequence (training and prefill).
 
-    ``flops = 2·t·(causal·context)·heads/tp·(d_qk + d_v)``. A fused kernel skips the masked half and streams; an unfused one
-    computes the full square and moves 13 bytes per score.
+    ``flops = 2·t·(causal·context)·heads/tp·(d_qk + d_v)``. A fused kernel skips the masked half and what a sliding window
+    hides, and streams; an unfused one computes the full square and moves 13 bytes per score.
 
     >>> llama = Attention("gqa", heads=32, kv_heads=8, head_dim=128)
     >>> float(attention_core(llama, 8192, 8192, 1).flops)  # 2 · 8192 · 4096 · 32 · 256
@@ -131,7 +131,7 @@ def attention_core(
     """
     tp, t = column(tp), column(t)
     heads = att.heads / tp
-    seen = column(context) if not att.sliding_window else np.minimum(column(context), 2.0 * att.sliding_window)
+    seen = 2.0 * attended_positions(att, context) if fused else column(context)
     q, kv = heads * qk_width(att), np.maximum((att.kv_heads if att.kind == "gqa" else att.heads) / tp, 1.0)
     values = t * (q + kv * (qk_width(att) + v_width(att)) + heads * v_width(att))
     scores = t * seen * heads
@@ -194,7 +194,7 @@ def dense_mlp(mlp: Mlp, h: float, t: ColumnLike, tp: ColumnLike, *, term: str = 
 def experts_hit(experts: ColumnLike, topk: float, tokens: ColumnLike) -> Column:
     """Return the expected number of experts that get a token, ``E·(1 − (1 − k/E)^tokens)``, uniform routing.
 
-    >>> float(experts_hit(256, 8, 1))
+    >>> round(float(experts_hit(256, 8, 1)), 9)
     8.0
     """
     e = column(experts)

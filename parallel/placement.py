@@ -12,29 +12,46 @@ import numpy as np
 from clusters.build import Cluster
 from collectives.groups import members
 from topo.columns import Column, ColumnLike, column
+from topo.tiers import Tier
 
 ORDERS: tuple[str, ...] = ("tp-cp-ep-dp-pp", "tp-cp-ep-pp-dp")
 
 
-def used_per_block(cluster: Cluster) -> tuple[int, ...]:
-    """Ways to fill the innermost block: all of it, or the largest multiple of a power of two that keeps three quarters.
+def domain_size(cluster: Cluster) -> int:
+    """Accelerators of one scale-up domain: the outermost scale-up tier, or 1 where there is none."""
+    return max((tier.size for tier in cluster.tiers if tier.plane == "scale-up"), default=1)
+
+
+def fillings(cluster: Cluster) -> tuple[int, ...]:
+    """Return the ways to fill a domain: all of it, or the largest multiple of a power of two that keeps three quarters.
 
     A 72-GPU rack also runs as 64 (groups of a power of two stay inside), an 8-GPU box only as 8.
     """
-    size = cluster.tiers[0].size
+    size = domain_size(cluster)
     ways = {size} | {size - size % (1 << bit) for bit in range(size.bit_length())}
     return tuple(sorted(way for way in ways if 4 * way >= 3 * size))
 
 
 def blocks(cluster: Cluster, used: int) -> tuple[int, ...]:
-    """Ranks per block of each tier, innermost first, when `used` ranks of every innermost block work."""
-    inner = cluster.tiers[0].size
-    return tuple(used * (tier.size // inner) for tier in cluster.tiers)
+    """Ranks per block of each tier, innermost first, when `used` ranks of every domain work.
+
+    Inside a domain of several blocks the ranks spread evenly where they divide (512 of 8 x 72: 64 in each block), else
+    they fill one block after another.
+    """
+    size = domain_size(cluster)
+
+    def ranks(tier: Tier) -> int:
+        if tier.size >= size:
+            return used * (tier.size // size)
+        parts = size // tier.size
+        return used // parts if used % parts == 0 else tier.size
+
+    return tuple(ranks(tier) for tier in cluster.tiers)
 
 
 def world(cluster: Cluster, used: ColumnLike) -> Column:
     """Ranks at work in the whole cluster."""
-    return column(used) * (cluster.usable // cluster.tiers[0].size)
+    return column(used) * (cluster.usable // domain_size(cluster))
 
 
 def _near(c: Mapping[str, Column]) -> Column:
@@ -48,13 +65,15 @@ def _expert_replicas(c: Mapping[str, Column]) -> Column:
 
 #: (size, stride) of every group. Dense ranks are tp × cp × dp × pp, expert ranks etp × ep × edp × pp over the same ranks
 #: ("parallel folding", Megatron-Core). `dp` reduces dense gradients, so context-parallel ranks belong to it.
+#: With stages between cp and dp its ranks have no single stride: that of the mean puts no more of them in a block than are
+#: there, and as many in every block of whole pipelines. The same holds for `edp` where ep·etp is 1.
 GROUPS: dict[str, Callable[[Mapping[str, Column]], tuple[Column, Column]]] = {
     "tp": lambda c: (c["tp"], np.ones_like(c["tp"])),
     "cp": lambda c: (c["cp"], c["tp"]),
     "etp": lambda c: (c["etp"], np.ones_like(c["etp"])),
     "ep": lambda c: (c["ep"], c["etp"]),
     "pp": lambda c: (c["pp"], c["tp"] * c["cp"] * np.where(_near(c) > 0, 1.0, c["dp"])),
-    "dp": lambda c: (c["dp"] * c["cp"], c["tp"] * np.where((_near(c) > 0) & (c["cp"] == 1), c["pp"], 1.0)),
+    "dp": lambda c: (c["dp"] * c["cp"], c["tp"] * np.where(_near(c) > 0, c["pp"], 1.0)),
     "edp": lambda c: (_expert_replicas(c), c["ep"] * c["etp"] * np.where(_near(c) > 0, c["pp"], 1.0)),
 }
 

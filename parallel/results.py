@@ -18,12 +18,12 @@ NAMED: dict[str, tuple[str, ...]] = {"recompute": RECOMPUTE, "order": ORDERS}
 
 #: What each term says about the wiring, and what would shorten it.
 STOPS: dict[str, str] = {
-    "attention": "arithmetic and weight reads of the attention projections: more FLOP/s or a lower precision",
-    "attention core": "arithmetic of the attention scores: more BF16 FLOP/s or a better fused kernel",
-    "kv read": "reading the key-value cache: more HBM bandwidth, or fewer bytes per cached token",
-    "mlp": "arithmetic and weight reads of the dense MLPs: more FLOP/s or HBM bandwidth",
-    "shared expert": "arithmetic and weight reads of the shared expert",
-    "experts": "the routed experts' arithmetic and weight reads: more FLOP/s, or more tokens per expert",
+    "attention": "attention projections: more FLOP/s or a lower precision",
+    "attention core": "attention scores: more BF16 FLOP/s or a better fused kernel",
+    "kv read": "reading the KV cache: more HBM bandwidth, or fewer bytes per cached token",
+    "mlp": "the dense MLPs: more FLOP/s or HBM bandwidth",
+    "shared expert": "the shared expert: more FLOP/s or HBM bandwidth",
+    "experts": "the routed experts: more FLOP/s, or more tokens per expert",
     "vector": "memory-bound operations between the matrix products: more HBM bandwidth or more fusion",
     "head": "the language-model head",
     "recompute": "recomputed activations: more HBM capacity would avoid it",
@@ -45,7 +45,7 @@ def strategy_of(bound: Bound, cols: Columns, index: int) -> dict[str, Any]:
     for name, names in NAMED.items():
         if name in row:
             row[name] = names[int(row[name])]
-    row["ranks_per_block"] = row.pop("used")
+    row["ranks_per_domain"] = row.pop("used")
     if bound.task.phase != "train":
         ranks = int(stage_ranks(cols)[index])
         row["attention_dp"] = ranks // int(row["tp"])
@@ -106,16 +106,15 @@ def stops(bound: Bound, cols: Columns, priced: Priced, index: int) -> str:
     """Say in one sentence what stops this row: the limit that forbids a larger batch, then the largest term."""
     terms = at(priced.terms, index)
     bottleneck = max(terms, key=lambda name: terms[name])
-    share = terms[bottleneck] / float(priced.seconds[index])
-    sentence = f"{STOPS[bottleneck]} ({share:.0%} of the time)"
+    sentence = STOPS[bottleneck]
     if bound.task.phase == "train":
         return sentence
     values = {name: float(cols[name][index]) for name in cols}
     larger = Columns.of(**{**values, "batch": 1.25 * values["batch"]})
     more = bound.price(larger)
     if float(more.memory_bytes[0]) > bound.cluster.accelerator.hbm_bytes:
-        return f"memory is full: no room for a larger batch; then {sentence}"
+        return f"no memory for a larger batch; {sentence}"
     phase = PHASES[bound.task.phase]
     if float(phase.latency(more)[0]) > phase.limit_s(bound.task):
-        return f"the {phase.limit_name} forbids a larger batch; then {sentence}"
+        return f"the {phase.limit_name} forbids a larger batch; {sentence}"
     return sentence

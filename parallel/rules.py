@@ -72,8 +72,8 @@ def _widths(c: Columns, s: Setting) -> Mask:
     return ok
 
 
-def _train_dp(c: Columns, s: Setting) -> Mask:
-    return np.asarray(c["dp"] >= 1)
+def _ranks(c: Columns, s: Setting) -> Mask:
+    return np.asarray((c["dp"] >= 1) & (c["tp"] * c["cp"] * c["pp"] * c["dp"] <= world(s.cluster, c["used"])))
 
 
 def _train(s: Setting) -> TrainWorkload:
@@ -87,7 +87,7 @@ def _microbatches(c: Columns, s: Setting) -> Column:
 
 
 def _no_experts(c: Columns, s: Setting) -> Mask:
-    return np.full(c.rows, s.moe is not None) | (c["ep"] == 1)
+    return np.asarray(np.full(c.rows, s.moe is not None) | (c["ep"] == 1))
 
 
 TRAIN_RULES: tuple[Rule, ...] = (
@@ -97,7 +97,7 @@ TRAIN_RULES: tuple[Rule, ...] = (
     Rule(
         "ep divides the experts",
         ("ep",),
-        lambda c, s: divides(c["ep"], s.moe.experts if s.moe else 1),
+        lambda c, s: divides(c["ep"], s.moe.experts if s.moe else c["ep"]),
         "choose an ep that divides the experts; redundant copies are for serving",
     ),
     Rule(
@@ -119,7 +119,12 @@ TRAIN_RULES: tuple[Rule, ...] = (
         "lower pp or vpp below the number of layers",
     ),
     Rule("interleaving needs stages", ("pp", "vpp"), lambda c, s: (c["vpp"] == 1) | (c["pp"] > 1), "set vpp to 1"),
-    Rule("the ranks suffice", ("dp",), _train_dp, "lower tp·cp·pp below the number of accelerators"),
+    Rule(
+        "the ranks suffice",
+        ("used", "tp", "cp", "pp", "dp"),
+        _ranks,
+        "lower tp·cp·pp·dp to the number of accelerators at work",
+    ),
     Rule(
         "expert groups tile the ranks",
         ("tp", "cp", "dp", "ep", "etp"),
@@ -129,13 +134,13 @@ TRAIN_RULES: tuple[Rule, ...] = (
     Rule(
         "the batch divides",
         ("dp", "micro_batch"),
-        lambda c, s: divides(c["dp"] * c["micro_batch"], _train(s).global_batch),
+        lambda c, s: (c["dp"] < 1) | divides(c["dp"] * c["micro_batch"], _train(s).global_batch),
         "choose a global batch that is a multiple of dp·micro-batch",
     ),
     Rule(
         "micro-batches fill whole rounds",
         ("pp", "vpp", "dp", "micro_batch"),
-        lambda c, s: (c["vpp"] == 1) | divides(c["pp"], _microbatches(c, s)),
+        lambda c, s: (c["vpp"] == 1) | (c["dp"] < 1) | divides(c["pp"], _microbatches(c, s)),
         "interleaving needs a number of micro-batches that pp divides",
     ),
     Rule(
@@ -192,13 +197,17 @@ SERVE_RULES: tuple[Rule, ...] = (
 )
 
 
+def _valid(rule: Rule, cols: Columns, setting: Setting) -> Mask:
+    with np.errstate(divide="ignore", invalid="ignore"):  # dp = 0 breaks its own rule
+        return rule.valid(cols, setting)
+
+
 def first_broken(rules: tuple[Rule, ...], cols: Columns, setting: Setting) -> npt.NDArray[np.int64]:
     """Return for each row the index of the first rule that it breaks, or -1 when it is valid."""
     broken = np.full(cols.rows, -1, dtype=np.int64)
     for index, rule in enumerate(rules):
         sub, inverse = cols.distinct(rule.axes)
-        with np.errstate(divide="ignore", invalid="ignore"):  # dp = 0 breaks its own rule first
-            bad = ~np.broadcast_to(rule.valid(sub, setting), (sub.rows,))[inverse]
+        bad = ~np.broadcast_to(_valid(rule, sub, setting), (sub.rows,))[inverse]
         broken[bad & (broken < 0)] = index
     return broken
 
@@ -214,7 +223,7 @@ def check(rules: tuple[Rule, ...], cols: Columns, setting: Setting, file: str = 
             file=file,
         )
         for rule in rules
-        if not bool(np.all(rule.valid(cols, setting)))
+        if not bool(np.all(_valid(rule, cols, setting)))
     ]
     if faults:
         raise SpecError(faults)

@@ -12,7 +12,7 @@ from parallel import results, rules, serving
 from parallel.exchange import REAL, ExchangeRules
 from parallel.io import read_model, read_yaml
 from parallel.models import Model, flops_per_token_forward
-from parallel.placement import ORDERS
+from parallel.placement import ORDERS, domain_size
 from parallel.priced import Priced
 from parallel.serving import ServeJob
 from parallel.strategy import Columns, Space
@@ -45,7 +45,7 @@ def train(path: str | Path) -> dict[str, Any]:
     bound = Bound.of(Task("train", model, spec, work, ServeWorkload(), _NO_SPACE))
     split = file.strategy.model_dump()
     split |= {
-        "used": split.pop("ranks_per_block") or bound.cluster.tiers[0].size,
+        "used": split.pop("ranks_per_domain") or domain_size(bound.cluster),
         "order": ORDERS.index(split["order"]),
         "recompute": RECOMPUTE.index(split["recompute"]),
         "ep_overlap": float(split["ep_overlap"]),
@@ -72,7 +72,7 @@ def serve(path: str | Path, limit: str | None = None) -> dict[str, Any]:
     work = ServeWorkload(**given, **({"exchange": file.exchange.kernels} if file.exchange.kernels else {}))
     bound = Bound.of(Task(file.phase, model, spec, TrainWorkload(), work, _NO_SPACE))
     split = file.strategy.model_dump()
-    split["used"] = split.pop("ranks_per_block") or bound.cluster.tiers[0].size
+    split["used"] = split.pop("ranks_per_domain") or domain_size(bound.cluster)
     cols = Columns.of(**split)
     rules.check(rules.SERVE_RULES, cols, bound.setting, str(path))
     exchange = _rules(REAL, file.exchange)

@@ -50,7 +50,7 @@ class TrainStrategyFile(Section):
     recompute: Literal[RECOMPUTE] = "none"  # type: ignore[valid-type]
     order: Literal[ORDERS] = ORDERS[0]  # type: ignore[valid-type]
     ep_overlap: bool = False
-    ranks_per_block: PositiveInt | None = Field(None, description="ranks at work in each innermost block; default: all")
+    ranks_per_domain: PositiveInt | None = Field(None, description="ranks at work in each domain; default: all")
 
 
 class ServeStrategyFile(Section):
@@ -61,7 +61,7 @@ class ServeStrategyFile(Section):
     pp: PositiveInt = 1
     microbatches: Literal[1, 2] = 1
     batch: PositiveFloat = Field(1.0, description="sequences (decode) or prompts (prefill) per accelerator")
-    ranks_per_block: PositiveInt | None = None
+    ranks_per_domain: PositiveInt | None = None
 
 
 class TrainWorkloadFile(Section):

@@ -9,7 +9,7 @@ from clusters.build import Cluster, build
 from clusters.spec import ClusterSpec
 from parallel import rules, serving, training
 from parallel.models import Model, Moe
-from parallel.placement import used_per_block
+from parallel.placement import fillings
 from parallel.priced import Priced
 from parallel.search import Found, merge, pareto
 from parallel.serving import ServeJob
@@ -39,7 +39,7 @@ def train_space(cluster: Cluster, model: Model) -> Space:
     experts = max((k.mlp.experts for k in model.layers if isinstance(k.mlp, Moe)), default=1)
     return Space(
         (
-            ("used", used_per_block(cluster)),
+            ("used", fillings(cluster)),
             ("order", (0, 1)),
             ("tp", (1, 2, 4, 8)),
             ("cp", (1,)),
@@ -69,7 +69,7 @@ def serve_space(cluster: Cluster, model: Model, phase: str) -> Space:
     )
     return Space(
         (
-            ("used", used_per_block(cluster)),
+            ("used", fillings(cluster)),
             ("tp", (1, 2, 4, 8)),
             ("ep", tuple(sorted(wide))),
             ("pp", (1, 2, 4, 8)),

@@ -3,7 +3,8 @@
     layer   tp cp ep etp micro_batch used           operators, tensor, context and expert communication
     link    + order pp dp                           hops between stages, gradient reduction
     stage   + recompute ep_overlap                  placement of layers
-    step    + vpp zero                              micro-batches, bubble, exposed reduction, memory
+    pipe    + vpp                                   micro-batches, bubble
+    step    + zero                                  exposed reduction, memory
 
 `terms` are exposed seconds that add up to the step exactly; `busy` is the same work before overlap.
 """
@@ -34,7 +35,9 @@ RECOMPUTE: tuple[str, ...] = ("none", "selective", "full")
 LAYER_AXES = ("used", "tp", "cp", "ep", "etp", "micro_batch")
 LINK_AXES = (*LAYER_AXES, "order", "dp", "pp")
 STAGE_AXES = (*LINK_AXES, "recompute", "ep_overlap")
+PIPELINE_AXES = (*STAGE_AXES, "vpp")
 COMPUTE = ("attention", "attention core", "mlp", "shared expert", "experts", "vector", "head")
+NAMED = (*COMPUTE, "recompute", "tp", "cp", "ep")
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ def _exposed(prices: Mapping[str, Column], index: int, cols: Mapping[str, Column
 
 
 def stage_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
-    """Place the layers on the stages: everything that does not depend on vpp and ZeRO stage."""
+    """Place the layers on the stages: everything that does not depend on the schedule and ZeRO stage."""
     prices = cols.on_distinct(LAYER_AXES, lambda sub: layer_prices(job, sub))
     links = cols.on_distinct(LINK_AXES, lambda sub: link_prices(job, sub))
     kinds = job.model.layers
@@ -206,13 +209,14 @@ def stage_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
     return out | links | memory.stage_activations(job.model, cols, prices, RECOMPUTE)
 
 
-def _reduction(s: Mapping[str, Column], cols: Mapping[str, Column], m: Column) -> tuple[Column, Column]:
+def _reduction(s: Mapping[str, Column], cols: Mapping[str, Column]) -> tuple[Column, Column]:
     """Gradient reduction and parameter gathering: (busy, exposed) seconds.
 
     The reduce-scatter hides behind the backward of the last micro-batch, the gather behind the forward of the first, all
     but the last (first) layer's bucket. Interleaving widens the window to ``min(m, pp)·(1 − 1/vpp)`` stage times. ZeRO 2
     keeps no whole gradient, so it reduces after every backward; ZeRO 3 also gathers before every forward and backward.
     """
+    m = s["microbatches"]
     reduce, gather = s["reduce dp"] + s["reduce edp"], s["gather dp"] + s["gather edp"]
     often, whole = cols["zero"] >= 2, cols["zero"] >= 3
     reduce, gather = reduce * np.where(often, m, 1.0), gather * np.where(whole, 2.0 * m, 1.0)
@@ -224,6 +228,32 @@ def _reduction(s: Mapping[str, Column], cols: Mapping[str, Column], m: Column) -
     exposed = np.maximum(reduce - backward * inner * np.where(often, m, widen), reduce / layers)
     exposed = exposed + np.maximum(gather - forward * inner * np.where(whole, m, widen), gather / layers)
     return reduce + gather, exposed
+
+
+def pipeline_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
+    """Run the micro-batches through the stages: every term but the reduction and the update, which depend on ZeRO too.
+
+    ``m·slowest stage + bubble``, told as mean stage (by operator kind), `imbalance` of the slowest over it, and `bubble`.
+    The closed form of the schedule takes equal stages; it gets the mean of the others, which fills and drains the pipe.
+    """
+    s = cols.on_distinct(STAGE_AXES, lambda sub: stage_prices(job, sub))
+    pp, vpp = cols["pp"], cols["vpp"]
+    m = job.work.global_batch / (cols["dp"] * cols["micro_batch"])
+    share = m / pp
+    out = {f"term {name}": s[name] * share for name in NAMED}
+    out["term imbalance"] = m * (s["slow"] - s["total"] / pp)
+    ahead = s["forward share"] / s["total"]
+    rest = (s["total"] - s["slow"]) / np.maximum(pp - 1.0, 1.0)
+    bubble_s = SCHEDULES["interleaved"].bubble_s  # is 1F1B where vpp is 1
+    shape = (pp, m, vpp, rest * ahead, rest * (1.0 - ahead))
+    out["term bubble"] = bubble_s(*shape, 0.0)
+    out["term pp"] = bubble_s(*shape, s["hop"]) - out["term bubble"]
+    out |= {"busy cp": s["busy cp"] * share, "busy ep": s["busy ep"] * share, "microbatches": m}
+    out["in flight"] = SCHEDULES["interleaved"].in_flight(pp, m, vpp, 0)
+    kept = ("slow", "total", "forward share", "kept", "working", "logits", "stage layers", "dp", "edp")
+    kept += ("dense parameters", "expert parameters")
+    kept += tuple(f"{way} {group}" for way in ("reduce", "gather") for group in ("dp", "edp"))
+    return out | {name: s[name] for name in kept}
 
 
 def price(job: TrainJob, cols: Columns) -> Priced:
@@ -238,42 +268,24 @@ def price(job: TrainJob, cols: Columns) -> Priced:
     Priced
         `seconds` per step; terms by operator kind, communication, `imbalance` of the stages, `bubble`, `dp`, `optimizer`.
     """
-    s = cols.on_distinct(STAGE_AXES, lambda sub: stage_prices(job, sub))
-    pp, vpp, dp = cols["pp"], cols["vpp"], cols["dp"]
-    m = job.work.global_batch / (dp * cols["micro_batch"])
-    share = m / pp
-    named = (*COMPUTE, "recompute", "tp", "cp", "ep")
-    terms = {name: s[name] * share for name in named}
-    terms["imbalance"] = m * (s["slow"] - s["total"] / pp)
-    ahead = s["forward share"] / s["total"]
-    rest = (s["total"] - s["slow"]) / np.maximum(pp - 1.0, 1.0)  # mean time of the other stages
-    bubble = np.zeros_like(pp)
-    idle = np.zeros_like(pp)
-    for name, rows in (("1f1b", vpp == 1), ("interleaved", vpp > 1)):
-        shape = (pp, m, vpp, rest * ahead, rest * (1.0 - ahead))
-        bubble = np.where(rows, SCHEDULES[name].bubble_s(*shape, s["hop"]), bubble)
-        idle = np.where(rows, SCHEDULES[name].bubble_s(*shape, np.zeros_like(pp)), idle)
-    terms["bubble"], terms["pp"] = idle, bubble - idle
-    busy = {name: terms[name] for name in (*COMPUTE, "recompute", "tp", "imbalance", "bubble", "pp")}
-    busy |= {"cp": s["busy cp"] * share, "ep": s["busy ep"] * share}
-    busy["dp"], terms["dp"] = _reduction(s, cols, m)
-    held = memory.step_memory(s, cols, m, job.work)
+    s = cols.on_distinct(PIPELINE_AXES, lambda sub: pipeline_prices(job, sub))
+    terms = {name: s[f"term {name}"] for name in (*NAMED, "imbalance", "bubble", "pp")}
+    busy = terms | {"cp": s["busy cp"], "ep": s["busy ep"]}
+    busy["dp"], terms["dp"] = _reduction(s, cols)
     terms["optimizer"] = busy["optimizer"] = memory.optimizer_traffic(s, cols) / (
         job.chip.accelerator.hbm_Bps * job.chip.kernels["bf16"].hbm_efficiency
     )
     seconds = total(terms.values())
-    used = cols["tp"] * cols["cp"] * pp * dp
-    bought = float(job.cluster.accelerators)
-    flops = 3.0 * model_flops(job) * job.work.tokens
-    peak = job.chip.peak(job.chip.format("mlp"))
+    used = cols["tp"] * cols["cp"] * cols["pp"] * cols["dp"]
+    flops = 3.0 * model_flops(job) * job.work.tokens / (seconds * used)
     extra = {
         "gpus_used": used,
-        "microbatches": m,
-        "tokens_per_s_per_gpu": job.work.tokens / seconds / bought,
-        "mfu": flops / (seconds * used * peak),
-        "mfu_bf16": flops / (seconds * used * job.chip.accelerator.peak_flops["bf16"]),
+        "microbatches": s["microbatches"],
+        "tokens_per_s_per_gpu": job.work.tokens / job.cluster.accelerators / seconds,
+        "mfu": flops / job.chip.peak(job.chip.format("mlp")),
+        "mfu_bf16": flops / job.chip.accelerator.peak_flops["bf16"],
     }
-    return Priced(seconds, terms, busy, held, extra)
+    return Priced(seconds, terms, busy, memory.step_memory(s, cols, job.work), extra)
 
 
 def model_flops(job: TrainJob) -> float:

@@ -15,13 +15,15 @@ import numpy as np
 
 from clusters import kernels, measurements
 from clusters.build import Cluster, build
-from clusters.spec import fingerprint
+from clusters.tunings import CONSTANTS as LINK_CONSTANTS
 from clusters.tunings import tuning
 from parallel import cases, scoring
+from parallel.case_files import faults
 from parallel.cases import Skip, TrainingCase
 from parallel.models import Moe
+from parallel.priced import Priced
 from parallel.strategy import Columns
-from parallel.training import Priced, TrainJob, price
+from parallel.training import TrainJob, price
 from topo.columns import Column
 from topo.errors import Fault, SpecError
 
@@ -111,7 +113,7 @@ def validate(
         "summary": figures,
         "groups": groups,
         "constants": _constants(priced),
-        "leave_one_source_out": {"note": OUT_OF_SAMPLE, "summary": figures, "groups": groups},
+        "leave_one_source_out": {"note": OUT_OF_SAMPLE, **figures},
         "skips": dict(cases.SKIPS),
         "rows": rows,
     }
@@ -139,7 +141,7 @@ def _read(file: str | Path | None, target: Target) -> Json:
     except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as why:
         problem = f"cannot be read: {getattr(why, 'strerror', None) or why}"
         raise SpecError([Fault("FILE", name, problem, "give a .json or .json.gz of training cases")]) from None
-    if found := cases.faults(document, name):
+    if found := faults(document, name):
         raise SpecError(found)
     held: Json = document
     return held
@@ -167,7 +169,7 @@ def _rows(
             continue
         row["notes"] = list(inputs.notes)
         row["accelerator"] = inputs.cluster.accelerator
-        key = (inputs.model.name, fingerprint(inputs.cluster), inputs.work)
+        key = (inputs.model.name, inputs.cluster, inputs.work)
         blocks[key].append((len(rows) - 1, case, inputs))
     priced = []
     for done, block in enumerate(blocks.values(), start=1):
@@ -230,5 +232,14 @@ def _constants(priced: list[tuple[TrainingCase, Cluster]]) -> dict[str, int]:
             asked |= {(tier.link, op, "nccl") for op in COLLECTIVES}
             asked |= {(tier.link, f"moe_{step}", "normal") for step in ("dispatch", "combine") if routed}
     links = {tuning(*key).model for key in asked}
-    counts = {"kernels": len(kernels.CONSTANTS) * len(kernel_sets), "links": 4 * len(links)}
+    table = kernels.table()
+    sources = {
+        name if name in table["measured"] else table["fallback"].get(name, table["fallback"]["default"])["like"]
+        for _, name in jobs
+    }
+    counts = {
+        "kernels": len(kernels.CONSTANTS) * len(kernel_sets),
+        "clocks": sum(table["measured"][name].get("sustained", 1.0) != 1.0 for name in sources),
+        "links": len(LINK_CONSTANTS) * len(links),
+    }
     return {"fitted": sum(counts.values()), **counts, "fitted_to_these_rows": 0}

@@ -3,6 +3,7 @@
 Text and grid get their colours from the page's style sheet, so that a chart follows light, dark and print.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from podscale import palette, words
 
 Rows = Sequence[Mapping[str, Any]]
 _SMALL = 0.01
+_MARK = {"dash": "dot", "color": "#888", "width": 1.5}
 
 
 def _layout(height: int, x_title: str, y_title: str = "") -> dict[str, Any]:
@@ -133,11 +135,19 @@ def frontier(
     figure.update_layout(**_layout(420, axis.title, "tokens/s per GPU (throughput)"))
     figure.update_layout(hovermode="closest", legend={"y": 1.12})
     figure.update_yaxes(rangemode="tozero")
-    figure.update_xaxes(type=axis.kind, minor={"ticks": "outside"} if axis.kind == "log" else None)
+    figure.update_xaxes(type=axis.kind)
+    if axis.kind == "log":
+        figure.update_xaxes(tickvals=[digit * 10**power for power in range(-1, 6) for digit in (1, 2, 5)])
     if limit:
-        note = {"annotation_text": limit[1], "annotation_position": "top right"}
-        figure.add_vline(x=limit[0], line={"dash": "dot", "color": "#888", "width": 1.5}, **note)
+        _mark(figure, axis, *limit)
     return figure
+
+
+def _mark(figure: go.Figure, axis: Axis, place: float, said: str) -> None:
+    """Draw an upright line across the chart and write beside it what it is."""
+    figure.add_vline(x=place, line=_MARK)
+    at = math.log10(place) if axis.kind == "log" else place  # annotations count a logarithmic axis in decades
+    figure.add_annotation(x=at, y=1, yref="paper", text=f" {said}", showarrow=False, xanchor="left", yanchor="top")
 
 
 def _front(front: Mapping[str, Any], axis: Axis, colour: str) -> dict[str, Any]:
@@ -182,5 +192,5 @@ def memory(rows: Rows, hbm_bytes: float | None) -> go.Figure | None:
     figure.update_yaxes(autorange="reversed", showgrid=False)
     if hbm_bytes:
         note = {"annotation_text": f"HBM {words.scaled(hbm_bytes, 'B')}", "annotation_position": "top left"}
-        figure.add_vline(x=hbm_bytes / 1e9, line={"dash": "dot", "color": "#888", "width": 1.5}, **note)
+        figure.add_vline(x=hbm_bytes / 1e9, line=_MARK, **note)
     return figure

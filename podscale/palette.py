@@ -6,6 +6,7 @@ of one kind are told apart by shade.
 
 import re
 from collections.abc import Iterable
+from itertools import cycle
 
 WIRINGS = ("#8a7be0", "#12a594", "#e08a1e", "#d6549b", "#5b8def", "#8d9a3a")
 """In the order of the domain sizes; a seventh starts again."""
@@ -14,7 +15,7 @@ FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "talking",
         "tp ep etp dp pp cp exchange dispatch combine reduce gather scatter broadcast communication comm send recv hop "
-        "p2p gradient transfer network sync",
+        "p2p gradient transfer network sync contention",
         ("#e4572e", "#f2a541", "#b83b5e", "#f7c59f", "#8f2d13", "#e88fa2"),
     ),
     (
@@ -34,7 +35,16 @@ FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 COMPUTING = ("#2f6fde", "#7fb2f5", "#1d3f91", "#4cc3d9", "#a9c9f7", "#5c63c7", "#16808f", "#b3b7ee")
 """Shades of every other term."""
 
-MEMORY = ("#2f6fde", "#f2a541", "#2a9d6f", "#b83b5e", "#7fb2f5", "#8d99a6", "#a68a64", "#8fd3a8", "#5c63c7")
+MEMORY = {
+    "weights": "#2f6fde",
+    "gradients": "#f2a541",
+    "optimizer": "#5c63c7",
+    "activations": "#b83b5e",
+    "kv cache": "#2a9d6f",
+    "reserve": "#8d99a6",
+}
+"""Kinds of tensor; any other takes one of `OTHER_MEMORY`."""
+OTHER_MEMORY = ("#4cc3d9", "#a68a64", "#7fb2f5", "#8fd3a8", "#e88fa2")
 
 
 def family(term: str) -> str:
@@ -84,9 +94,10 @@ def of_terms(terms: Iterable[str]) -> dict[str, str]:
 
 
 def of_memory(names: Iterable[str]) -> dict[str, str]:
-    """Return a colour per kind of tensor, in order of appearance.
+    """Return a colour per kind of tensor.
 
-    >>> of_memory(["weights", "KV"])["weights"] == MEMORY[0]
+    >>> of_memory(["kv_cache"])["kv_cache"] == MEMORY["kv cache"]
     True
     """
-    return {name: MEMORY[place % len(MEMORY)] for place, name in enumerate(dict.fromkeys(names))}
+    others = cycle(OTHER_MEMORY)
+    return {name: MEMORY.get(name.replace("_", " ")) or next(others) for name in dict.fromkeys(names)}

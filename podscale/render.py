@@ -203,11 +203,19 @@ def interval_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
             name = words.PHASES[row["phase"]]
             if name not in phases:
                 phases.append(name)
-    lead = "no interval: "
     return [
-        f"{'90 % interval' if held else 'No 90 % interval'} ({', '.join(phases)}): {note.removeprefix(lead)}"
+        f"{'90 % interval' if held else 'No 90 % interval'} ({', '.join(phases)}): {reason(note)}"
         for (held, note), phases in reasons.items()
     ]
+
+
+def reason(note: str) -> str:
+    """Return why there is no interval, without saying again that there is none.
+
+    >>> reason("no interval: nothing was measured here")
+    'nothing was measured here'
+    """
+    return note.removeprefix("no interval: ")
 
 
 def search_line(search: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from podscale import words
-from podscale.render import print_warnings
+from podscale.render import print_warnings, reason
 
 _MANY = 40
 _FIRST_TO_GO = ("operation", "algorithm", "vendor", "title", "generation", "link", "source")
@@ -44,7 +44,9 @@ def quantity(name: str, value: Any) -> str:  # noqa: PLR0911 (one return per kin
     """
     if not words.known(value) or isinstance(value, bool):
         return "–" if value is None else str(value)
-    if name.endswith("_s") and "_per_" not in name:
+    if name == "mfu":
+        return words.percent(value)
+    if name.endswith("_s") and not name.endswith("_per_s"):
         return words.seconds(value)
     if name.endswith("_usd"):
         return words.dollars(value)
@@ -82,8 +84,10 @@ def _print_terms(console: Console, document: Mapping[str, Any]) -> None:
     """Print the exposed time of every term beside the time that it was busy."""
     terms, busy = document.get("terms") or {}, document.get("busy") or {}
     shown = table("Where the time goes", "term", "exposed", "share", "busy")
-    for name, share in words.shares(terms):
-        shown.add_row(words.term(name), words.seconds(terms[name]), words.percent(share), words.seconds(busy.get(name)))
+    hidden = sorted(busy.keys() - terms.keys(), key=lambda name: -busy[name])
+    for name, share in [*words.shares(terms), *((name, 0.0) for name in hidden)]:
+        cells = (words.seconds(terms.get(name, 0.0)), words.percent(share), words.seconds(busy.get(name)))
+        shown.add_row(words.term(name), *cells)
     console.print(shown)
 
 
@@ -99,21 +103,41 @@ def _print_memory(console: Console, memory: Mapping[str, float]) -> None:
 
 
 def _draw_scenario(console: Console, document: Mapping[str, Any], headline: Sequence[str]) -> None:
-    """Print one deployment: the headline figures, the terms, the memory, the warnings."""
-    if document.get("strategy"):
-        strategy = document["strategy"]
-        console.print(
-            Text.assemble((words.split(strategy), "bold"), "  ", words.rest_of(strategy)),
-        )
-    _print_pairs(console, "", {name: document.get(name) for name in headline if name in document})
+    """Print one deployment: the headline figures, the terms, the memory, the rungs, the warnings."""
+    what = " · ".join(str(document[key]) for key in ("model", "cluster", "phase", "limit") if document.get(key))
+    console.print(Text.assemble((document.get("name", ""), "bold"), "  ", (what, "dim")))
+    if document.get("note"):
+        console.print(Text(document["note"], style="dim"))
+    strategy = document.get("strategy") or {}
+    console.print(Text.assemble((words.split(strategy), "bold"), "  ", words.rest_of(strategy)))
+    figures = {name: document[name] for name in headline if document.get(name) is not None}
+    if "bottleneck" in figures:
+        figures["bottleneck"] = words.term(figures["bottleneck"])
+    _print_pairs(console, "", figures)
     _print_terms(console, document)
     _print_memory(console, document.get("memory_bytes") or {})
-    interval = document.get("interval")
-    if interval:
-        console.print(f"90 % interval: {words.figures(interval[0])} – {words.figures(interval[1])}", style="dim")
+    _print_ladder(console, document.get("ladder") or ())
+    if document.get("stops"):
+        console.print(Text(f"What stops it: {document['stops']}"))
+    if document.get("limit_broken"):
+        console.print(Text(f"Limit broken: {document['limit_broken']}", style="yellow"))
+    if document.get("interval"):
+        low, high = document["interval"]
+        console.print(f"90 % interval: {words.figures(low)} – {words.figures(high)}", style="dim")
     elif document.get("interval_note"):
-        console.print(Text(f"No 90 % interval: {document['interval_note']}", style="dim"))
+        console.print(Text(f"No 90 % interval: {reason(document['interval_note'])}", style="dim"))
     print_warnings(console, document.get("warnings") or ())
+
+
+def _print_ladder(console: Console, ladder: Sequence[Mapping[str, Any]]) -> None:
+    """Print what every change of assumptions does, one after the other."""
+    if not ladder:
+        return
+    shown = table("One assumption after the other", "rung", "time", "exchange", "against the rung above")
+    for rung in ladder:
+        ratio = words.times(rung["ratio_to_previous"])
+        shown.add_row(rung["name"], words.seconds(rung["seconds"]), words.seconds(rung["exchange_s"]), ratio)
+    console.print(shown)
 
 
 def draw_train(console: Console, document: Mapping[str, Any]) -> None:
@@ -135,10 +159,12 @@ def draw_validation(console: Console, document: Mapping[str, Any]) -> None:
     if words.known(summary.get("macro_median_ape")):
         macro = {"median_ape": summary["macro_median_ape"], "p90_ape": summary.get("macro_p90_ape")}
         headline.add_row("mean over groups", *_score(macro))
-    for name, score in (document.get("leave_one_source_out") or {}).items():
-        if isinstance(score, Mapping):
-            headline.add_row(f"without {name}", *_score(score))
+    out = document.get("leave_one_source_out") or {}
+    if out.get("summary"):
+        headline.add_row("leaving its source out", *_score(out["summary"]))
     console.print(headline)
+    if out.get("note"):
+        console.print(Text(f"Leaving its source out: {out['note']}", style="dim"))
     groups = document.get("groups") or {}
     shown = table("By group", "group", "rows", "predicted", "median", "p90", "mean", "bias", "coverage", "width")
     for name, score in list(groups.items())[:_MANY]:
@@ -148,8 +174,8 @@ def draw_validation(console: Console, document: Mapping[str, Any]) -> None:
     if len(groups) > _MANY:
         console.print(f"and {words.plural(len(groups) - _MANY, 'more group')}: see --json", style="dim")
     skipped = Counter(row["skipped_because"] for row in document.get("rows", ()) if row.get("skipped_because"))
-    for reason, count in skipped.most_common():
-        console.print(Text.assemble(("skipped ", "yellow"), f"{words.plural(count, 'row')}: {reason}"))
+    for why, count in skipped.most_common():
+        console.print(Text.assemble(("skipped ", "yellow"), f"{words.plural(count, 'row')}: {why}"))
     if document.get("constants") is not None:
         console.print(Text(f"Fitted constants: {_constants(document['constants'])}", style="dim"))
 

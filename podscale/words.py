@@ -29,10 +29,28 @@ _ALWAYS = ("ep", "tp", "pp", "dp")
 _WHEN_SPLIT = ("cp", "etp", "vpp")
 _DEGREES = (*_ALWAYS, *_WHEN_SPLIT, "attention_dp")
 _USUAL: dict[str, Any] = {"micro_batch": 1, "microbatches": 1}
-_DETAILS = ("order", "ranks_per_block", "ep_overlap")
+_DETAILS = ("order", "ranks_per_domain", "ep_overlap")
 _ACRONYMS = {
-    name: name.upper() for name in ("hbm", "kv", "mla", "moe", "mlp", "nic", "tp", "pp", "ep", "dp", "cp", "etp", "lm")
-}
+    name: name.upper()
+    for name in (
+        "hbm",
+        "kv",
+        "mla",
+        "mlp",
+        "nic",
+        "tp",
+        "pp",
+        "ep",
+        "dp",
+        "cp",
+        "etp",
+        "lm",
+        "gpu",
+        "mfu",
+        "tpot",
+        "ttft",
+    )
+} | {"moe": "MoE", "gpus": "GPUs"}
 
 
 def known(value: Any) -> bool:
@@ -107,12 +125,16 @@ def percent(share: float | None) -> str:
 def phrase(name: str) -> str:
     """Write an identifier as words.
 
-    >>> phrase("kv_cache"), phrase("expert_exchange_s"), phrase("moe_dispatch")
-    ('KV cache', 'expert exchange', 'MoE dispatch')
+    >>> phrase("kv_cache"), phrase("expert_exchange_s"), phrase("tokens_per_s_per_gpu"), phrase("rejected_per_s")
+    ('KV cache', 'expert exchange', 'tokens/s/GPU', 'rejected/s')
     """
+    for rate in ("gpu", "user", "core"):
+        if name.endswith(f"_per_s_per_{rate}"):
+            return f"{phrase(name.removesuffix(f'_per_s_per_{rate}'))}/s/{_ACRONYMS.get(rate, rate)}"
+    if name.endswith("_per_s"):
+        return f"{phrase(name.removesuffix('_per_s'))}/s"
     words = name.removesuffix("_s").removesuffix("_bytes").replace("-", " ").replace("_", " ").split()
-    special = {**_ACRONYMS, "moe": "MoE"}
-    return " ".join(special.get(word, word) for word in words)
+    return " ".join(_ACRONYMS.get(word, word) for word in words)
 
 
 def term(name: str) -> str:
@@ -163,7 +185,7 @@ def rest_of(strategy: Mapping[str, Any], *, brief: bool = False) -> str:
 
     >>> rest_of({"ep": 64, "micro_batch": 1, "recompute": "none", "schedule": "1f1b", "zero": 0})
     'micro batch 1 · schedule 1f1b'
-    >>> rest_of({"ep": 64, "micro_batch": 1, "batch": 192, "ranks_per_block": 8}, brief=True)
+    >>> rest_of({"ep": 64, "micro_batch": 1, "batch": 192, "ranks_per_domain": 8}, brief=True)
     'batch 192'
     """
     parts = []

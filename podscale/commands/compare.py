@@ -108,7 +108,7 @@ def _parse_nic(text: str) -> float:
     try:
         value = float(parse_quantity(text, "bandwidth"))
     except ValueError as error:
-        raise SpecError([Fault("--nic", text, str(error).rstrip("."), "write 400Gb/s or 50GB/s")]) from error
+        raise SpecError([Fault("--nic", text, str(error).rstrip("."))]) from error
     if value <= 0:
         raise SpecError([Fault("--nic", text, "bandwidth must be positive", "write 400Gb/s or 50GB/s")])
     return value

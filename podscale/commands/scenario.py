@@ -6,7 +6,6 @@ import typer
 
 from podscale.commands.options import AsJson, Quiet
 from podscale.door import Door
-from topo.errors import Fault, SpecError
 
 Scenario = Annotated[str, typer.Argument(help="Scenario file (YAML): the model, the cluster, the split.")]
 
@@ -34,8 +33,6 @@ def serve(
     """Price one serving deployment: TTFT, TPOT, their terms, memory per GPU."""
     from parallel.scenario import serve as run
 
-    if limit not in (None, "communication"):
-        raise SpecError([Fault("--limit", limit, "no such limit", "write --limit communication, or leave it out")])
     door = Door(as_json, quiet)
     with door.progress("pricing the deployment"):
         document = run(scenario, limit=limit)

@@ -100,7 +100,7 @@ def test_every_fault_comes_at_once_and_each_says_what_to_write(asked, capsys):
     told = capsys.readouterr()
     assert told.out == ""
     assert "6 things to mend" in told.err
-    for word in ("'0'", "'x'", "9999", "stands there twice", "--nic", "--model", "write 400Gb/s"):
+    for word in ("'0'", "'x'", "9999", "stands there twice", "--nic", "--model", "400Gb/s"):
         assert word in told.err
     assert "Traceback" not in told.err
     assert not asked
@@ -147,7 +147,7 @@ def test_a_fault_of_podscale_itself_is_no_traceback(asked, capsys):
         (["compare", "--domian", "8"], "--domains"),
         (["list", "model"], "write models"),
         (["validate", "colectives"], "write collectives"),
-        (["serve", "x.yaml", "--limit", "speed"], "--limit communication"),
+        (["serve", "x.yaml", "--limit", "speed"], "write communication"),
         (["topo"], "Missing argument"),
         (["compare", "--gpus", "many"], "--gpus"),
     ],
