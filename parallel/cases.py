@@ -37,11 +37,12 @@ SKIPS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A source: which group it is scored in, and whether its attention was a fused kernel (an input, see `FAMILIES`)."""
+    """A source: which group it is scored in, and what its software did (inputs, see `FAMILIES`)."""
 
     name: str
     pattern: str
     fused_attention: bool = True
+    tp_overlap: bool = True
 
 
 FAMILIES: Final[tuple[Family, ...]] = (
@@ -51,19 +52,21 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family("NeMo docs", r"NeMo docs|NeMo-Framework-Launcher"),
     Family("SimuMax", r"SimuMax"),
     Family("Mosaic", r"Mosaic|llm-foundry"),
-    Family("torchtitan", r"torchtitan"),
+    Family("torchtitan", r"torchtitan", tp_overlap=False),
     Family("Zero Bubble", r"Zero Bubble", fused_attention=False),
-    Family("vTrain single", r"vTrain.*single", fused_attention=False),
-    Family("vTrain multi", r"vTrain", fused_attention=False),
-    Family("BigScience", r"BigScience", fused_attention=False),
+    Family("vTrain single", r"vTrain.*single", fused_attention=False, tp_overlap=False),
+    Family("vTrain multi", r"vTrain", fused_attention=False, tp_overlap=False),
+    Family("BigScience", r"BigScience", fused_attention=False, tp_overlap=False),
     Family("Korthikanti", r"Korthikanti", fused_attention=False),
-    Family("SC21", r"Narayanan", fused_attention=False),
+    Family("SC21", r"Narayanan", fused_attention=False, tp_overlap=False),
     Family("MegaScale", r"MegaScale"),
     Family("other", r""),
 )
 """Sources by the first pattern that their name holds. Megatron-LM of 2021 and 2022 (Narayanan 2104.04473 §4.2,
 Korthikanti 2205.05198 §4.1, BigScience, vTrain's runs) wrote the scores to memory: FlashAttention came with 2205.14135.
-The peak memory that Zero Bubble publishes fits unfused attention only."""
+The peak memory that Zero Bubble publishes fits unfused attention only. Megatron-LM hides the reduction of input gradients
+since late 2021; the DeepSpeed fork that BigScience and vTrain ran is older, and PyTorch's tensor parallelism hides nothing
+unless asked to."""
 
 ACCELERATORS: Final[tuple[tuple[str, str], ...]] = (
     (r"^A100.*40\s?GB", "a100-sxm-40"),
@@ -101,8 +104,6 @@ ASSUMED: Final[Mapping[str, str]] = {
     "layer split (layers %% pp != 0)": "the split of the layers is not stated: as even as whole layers allow",
 }
 """Entries of a case's `missing` that a default covers; every other entry makes the case a skip."""
-
-NO_SEQUENCE_PARALLEL: Final = "no sequence parallelism in this run: priced as if there were"
 
 PARTIAL_RECOMPUTE: Final = ("block", "selective layer")
 """Starts of `recompute.detail` that mean some layers in full, others not at all."""
@@ -281,16 +282,16 @@ def training_case(case: Json, models: Json, clusters: Json) -> TrainingCase:
     if strategy["tp"] * strategy["cp"] * strategy["dp"] % (strategy["ep"] * strategy["etp"]):
         raise Skip("mapping contradicts itself", "the experts' groups do not tile the ranks of a stage")
     recipe, gradient_bytes = _precision(case["precision"])
+    software = family(case["source"]["name"] if case.get("source") else "")
     work = TrainWorkload(
         sequence=case["model"]["seq"],
         global_batch=case["batch"]["global"],
         precision=recipe,
-        fused_attention=family(case["source"]["name"]).fused_attention if case.get("source") else True,
+        fused_attention=software.fused_attention,
+        tp_overlap=software.tp_overlap,
         gradient_bytes=gradient_bytes,
     )
     notes = [ASSUMED[name] for name in case.get("missing") or () if name in ASSUMED]
-    if case["parallel"].get("sp") is False and strategy["tp"] > 1:
-        notes.append(NO_SEQUENCE_PARALLEL)
     return TrainingCase(case["id"], model, spec, work, tuple(strategy.items()), tuple(notes))
 
 
@@ -354,6 +355,7 @@ def _strategy(case: Json, domain: int, *, routed: bool) -> dict[str, float]:
         "order": 0,
         **{name: parallel[name] for name in ("tp", "cp", "ep", "pp", "vpp")},
         "etp": etp,
+        "sp": float(parallel.get("sp") is not False),
         "dp": _replicas(case),
         "micro_batch": case["batch"]["micro"],
         "zero": parallel["zero_stage"],

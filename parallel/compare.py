@@ -20,7 +20,7 @@ from parallel.placement import fillings, members_of
 from parallel.precision import Recipe, recipe
 from parallel.roofline import chip
 from parallel.search import Found
-from parallel.sweep import PHASES, Bound, Task, serve_space, train_space
+from parallel.sweep import PHASES, Bound, Task, space_of
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.errors import Fault, SpecError
 from topo.tiers import summary
@@ -94,7 +94,7 @@ def tasks(request: CompareRequest, model: Model, wirings: dict[int, ClusterSpec]
     for domain, spec in wirings.items():
         cluster = build(spec)
         for phase in request.phases:
-            space = train_space(cluster, model) if phase == "train" else serve_space(cluster, model, phase)
+            space = space_of(phase, cluster, model, (request.precision,))
             found.append((domain, Task(phase, model, spec, train, serve, space)))
     return found
 
@@ -102,9 +102,7 @@ def tasks(request: CompareRequest, model: Model, wirings: dict[int, ClusterSpec]
 def compare(request: CompareRequest, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Search every phase on every wiring and return the whole answer as one JSON-able document."""
     started = time.perf_counter()
-    model = read_model(request.model)
-    recipe(request.precision)
-    wirings = specs(request)
+    model, wirings = _read(request)
     work = tasks(request, model, wirings)
     total = sum(task.space.size for _, task in work)
     executor = choose(request.executor, total)
@@ -145,6 +143,25 @@ def compare(request: CompareRequest, progress: Callable[[int, int], None] | None
             "executor": executor,
         },
     }
+
+
+def _read(request: CompareRequest) -> tuple[Model, dict[int, ClusterSpec]]:
+    """Look up everything that the request names; the faults of all of it come in one error."""
+    faults: list[Fault] = []
+    found: list[Any] = []
+    for look_up in (
+        lambda: read_model(request.model),
+        lambda: specs(request),
+        lambda: recipe(request.precision),
+        lambda: choose(request.executor, 0),
+    ):
+        try:
+            found.append(look_up())
+        except SpecError as error:
+            faults += error.faults
+    if faults:
+        raise SpecError(faults)
+    return found[0], found[1]
 
 
 def best_row(task: Task, found: Found) -> dict[str, Any]:

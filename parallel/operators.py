@@ -31,6 +31,7 @@ class Operator:
     flops, bytes : work and traffic of an attention core or a vector operation
     saved_bytes : kept for backward; `selective` ones are dropped and redone under selective recomputation
     weights : whether there is a weight gradient
+    column_parallel : split by output columns: its backward hides the reduction of its input's gradient
     """
 
     name: str
@@ -46,6 +47,7 @@ class Operator:
     saved_bytes: ColumnLike = 0.0
     selective: bool = False
     weights: bool = True
+    column_parallel: bool = False
 
 
 def gemm_flops(op: Operator) -> Column:
@@ -94,7 +96,7 @@ def gqa_projections(att: Attention, h: float, t: ColumnLike, tp: ColumnLike) -> 
     kv = np.maximum(att.kv_heads / tp, 1.0)
     qkv = (att.heads / tp + 2.0 * kv) * att.head_dim
     return [
-        Operator("qkv", "gemm", "attention", m=t, n=qkv, k=h),
+        Operator("qkv", "gemm", "attention", m=t, n=qkv, k=h, column_parallel=True),
         Operator("rope", "vector", "vector", bytes=2.0 * ACTIVATION_BYTES * column(t) * qkv),
         Operator("attention out", "gemm", "attention", m=t, n=h, k=att.heads * att.head_dim / tp),
     ]
@@ -110,7 +112,7 @@ def mla_projections(att: Attention, h: float, t: ColumnLike, tp: ColumnLike) -> 
     t = column(t)
     return [
         Operator("mla down", "gemm", "attention", m=t, n=latent, k=h, saved_bytes=ACTIVATION_BYTES * t * latent),
-        Operator("q up", "gemm", "attention", m=t, n=q_n, k=q_in, selective=True),
+        Operator("q up", "gemm", "attention", m=t, n=q_n, k=q_in, selective=True, column_parallel=True),
         Operator("kv up", "gemm", "attention", m=t, n=kv_up, k=att.kv_lora_rank, selective=True),
         Operator("rope", "vector", "vector", bytes=2.0 * ACTIVATION_BYTES * t * att.heads / tp * att.qk_rope_head_dim),
         Operator("attention out", "gemm", "attention", m=t, n=h, k=att.heads * att.v_head_dim / tp),
@@ -185,7 +187,7 @@ def dense_mlp(mlp: Mlp, h: float, t: ColumnLike, tp: ColumnLike, *, term: str = 
     up = 2.0 * f if mlp.gated else f
     wide = ACTIVATION_BYTES * t
     return [
-        Operator(f"{term} up", "gemm", term, "mlp", m=t, n=up, k=h, saved_bytes=wide * up),
+        Operator(f"{term} up", "gemm", term, "mlp", m=t, n=up, k=h, saved_bytes=wide * up, column_parallel=True),
         Operator(f"{term} activation", "vector", "vector", bytes=wide * (up + f), saved_bytes=wide * f, selective=True),
         Operator(f"{term} down", "gemm", term, "mlp", m=t, n=h, k=f),
     ]

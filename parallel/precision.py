@@ -53,16 +53,23 @@ RECIPES: dict[str, Recipe] = {
     "nvfp4": Recipe("nvfp4", "bf16", "nvfp4", "nvfp4", "bf16", dispatch="fp8-block", combine="bf16"),
 }
 
+#: Where training differs: NVFP4 pre-training runs the attention projections in FP4 too (NVIDIA 2509.25149, section 3).
+TRAINING: dict[str, Recipe] = {
+    "nvfp4": Recipe("nvfp4", "nvfp4", "nvfp4", "nvfp4", "bf16", dispatch="fp8-block", combine="bf16"),
+}
 
-def recipe(name: str) -> Recipe:
+
+def recipe(name: str, *, training: bool = False) -> Recipe:
     """Return the recipe of that name.
 
     >>> recipe("fp8").combine
     'bf16'
+    >>> recipe("nvfp4").attention, recipe("nvfp4", training=True).attention
+    ('bf16', 'nvfp4')
     """
     if name not in RECIPES:
         raise SpecError([Fault("precision", name, "no such recipe", f"choose one of {', '.join(RECIPES)}")])
-    return RECIPES[name]
+    return TRAINING.get(name, RECIPES[name]) if training else RECIPES[name]
 
 
 def row_bytes(hidden: float, name: str) -> float:

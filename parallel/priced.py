@@ -1,10 +1,12 @@
 """Prices of a block of strategies: seconds by named term, bytes by named holder, both adding up exactly."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from operator import attrgetter
 
 import numpy as np
+import numpy.typing as npt
 
 from topo.columns import Column, ColumnLike, column
 
@@ -40,3 +42,20 @@ class Priced:
     def memory_bytes(self) -> Column:
         """Bytes per accelerator, all together."""
         return total(self.memory.values())
+
+
+def joined(parts: Sequence[tuple[npt.NDArray[np.intp], Priced]], rows: int) -> Priced:
+    """Put the prices of parts of a block back in the block's order: `parts` are (rows of the block, their prices)."""
+    if len(parts) == 1:
+        return parts[0][1]
+
+    def gather(pick: Callable[[Priced], Mapping[str, Column]]) -> dict[str, Column]:
+        names = dict.fromkeys(name for _, part in parts for name in pick(part))
+        out = {name: np.zeros(rows) for name in names}
+        for where, part in parts:
+            for name, value in pick(part).items():
+                out[name][where] = value
+        return out
+
+    seconds = gather(lambda part: {"seconds": part.seconds})["seconds"]
+    return Priced(seconds, *(gather(attrgetter(name)) for name in ("terms", "busy", "memory", "extra")))

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from parallel.placement import ORDERS
+from parallel.precision import RECIPES
 from parallel.priced import Priced
 from parallel.serving import stage_ranks
 from parallel.strategy import Columns
@@ -14,7 +15,7 @@ from topo.columns import Column
 
 NO_INTERVAL = "no interval: no measured residuals stand behind this regime yet (see podscale validate)"
 
-NAMED: dict[str, tuple[str, ...]] = {"recompute": RECOMPUTE, "order": ORDERS}
+NAMED: dict[str, tuple[str, ...]] = {"recompute": RECOMPUTE, "order": ORDERS, "precision": tuple(RECIPES)}
 
 #: What each term says about the wiring, and what would shorten it.
 STOPS: dict[str, str] = {
@@ -50,7 +51,7 @@ def strategy_of(bound: Bound, cols: Columns, index: int) -> dict[str, Any]:
         ranks = int(stage_ranks(cols)[index])
         row["attention_dp"] = ranks // int(row["tp"])
     else:
-        row["ep_overlap"] = bool(row["ep_overlap"])
+        row |= {name: bool(row[name]) for name in ("ep_overlap", "sp")}
     return row
 
 

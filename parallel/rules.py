@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clusters.build import Cluster
+from parallel.exchange import EXCHANGES, candidates
 from parallel.models import Mlp, Model, Moe, layer_count
-from parallel.placement import ORDERS, world
+from parallel.placement import ORDERS, domain_size, members_of, world
 from parallel.serving import replicas, stage_ranks
 from parallel.strategy import Columns
 from parallel.workload import ServeWorkload, TrainWorkload
@@ -90,6 +91,24 @@ def _no_experts(c: Columns, s: Setting) -> Mask:
     return np.asarray(np.full(c.rows, s.moe is not None) | (c["ep"] == 1))
 
 
+def _kernels_reach(c: Columns, s: Setting) -> Mask:
+    """Kernels that only store through the scale-up network need the whole expert group inside a domain."""
+    named = s.work.exchange if isinstance(s.work, ServeWorkload) else "auto"
+    if s.moe is None or not all(EXCHANGES[name].scale_up_only for name in candidates(named, "decode")):
+        return np.ones(c.rows, dtype=bool)
+    ranks = stage_ranks(c)
+    spread = members_of(s.cluster, c["used"], ranks, np.ones_like(ranks))
+    inside = [row for tier, row in zip(s.cluster.tiers, spread, strict=True) if tier.plane == "scale-up"]
+    return np.asarray(np.max([np.ones_like(ranks), *inside], axis=0) >= ranks)
+
+
+_FILLING = Rule(
+    "a domain holds its ranks",
+    ("used",),
+    lambda c, s: c["used"] <= domain_size(s.cluster),
+    "lower ranks_per_domain to the size of a domain, or leave it out",
+)
+
 TRAIN_RULES: tuple[Rule, ...] = (
     Rule("tp divides the attention heads", ("tp",), _heads, "choose a tp that divides heads and key-value heads"),
     Rule("tp divides the MLP width", ("tp",), _widths, "choose a tp that divides the intermediate size"),
@@ -158,6 +177,7 @@ TRAIN_RULES: tuple[Rule, ...] = (
         lambda c, s: (c["ep_overlap"] == 0) | ((c["ep"] > 1) & ((c["vpp"] > 1) | (c["pp"] == 1))),
         "set ep_overlap to 0, or vpp above 1 (Megatron-Core, --overlap-moe-expert-parallel-comm)",
     ),
+    _FILLING,
 )
 
 SERVE_RULES: tuple[Rule, ...] = (
@@ -194,7 +214,17 @@ SERVE_RULES: tuple[Rule, ...] = (
         lambda c, s: (c["microbatches"] == 1) | (c["ep"] > 1),
         "set microbatches to 1",
     ),
+    _FILLING,
+    Rule(
+        "the exchange kernels reach the whole expert group",
+        ("used", "tp", "ep"),
+        _kernels_reach,
+        "one-sided kernels stay inside a scale-up domain: lower ep, or choose low-latency, normal or auto",
+    ),
 )
+
+
+_WRITTEN = {"used": "ranks_per_domain"}  # columns that a file calls otherwise
 
 
 def _valid(rule: Rule, cols: Columns, setting: Setting) -> Mask:
@@ -216,8 +246,8 @@ def check(rules: tuple[Rule, ...], cols: Columns, setting: Setting, file: str = 
     """Raise one `SpecError` with every rule that a single strategy breaks."""
     faults = [
         Fault(
-            "strategy." + ", ".join(rule.axes),
-            {axis: cols.row(0)[axis] for axis in rule.axes if axis in cols},
+            "strategy." + ", ".join(_WRITTEN.get(axis, axis) for axis in rule.axes),
+            {_WRITTEN.get(axis, axis): cols.row(0)[axis] for axis in rule.axes if axis in cols},
             f"breaks the rule: {rule.name}",
             rule.remedy,
             file=file,

@@ -49,6 +49,7 @@ def train(path: str | Path) -> dict[str, Any]:
         "order": ORDERS.index(split["order"]),
         "recompute": RECOMPUTE.index(split["recompute"]),
         "ep_overlap": float(split["ep_overlap"]),
+        "sp": float(split["sp"]),
     }
     dp = split.pop("dp")
     cols = Columns.of(**split)
@@ -88,6 +89,9 @@ def _serve_price(bound: Bound, cols: Columns, exchange: ExchangeRules, limit: st
     task = bound.task
     job = ServeJob.of(task.model, bound.cluster, task.serve, exchange)
     if limit == "communication":
+        if bound.setting.moe is None or float(serving.stage_ranks(cols)[0]) == 1.0:
+            remedy = "give a model with experts and an ep above 1, or leave the limit out"
+            raise SpecError([Fault("limit", limit, "this split exchanges no expert rows", remedy)])
         return serving.communication_limit(job, task.phase, cols)
     return serving.price(job, task.phase, cols)
 
@@ -102,7 +106,9 @@ def _ladder(
     rows: list[dict[str, Any]] = []
 
     def rung(name: str) -> None:
-        priced = _serve_price(Bound(task, bound.cluster), cols, exchange, limit)
+        here = Bound(task, bound.cluster)
+        rules.check(rules.SERVE_RULES, cols, here.setting, str(path))
+        priced = _serve_price(here, cols, exchange, limit)
         seconds = float(priced.seconds[0])
         before = rows[-1]["seconds"] if rows else seconds
         rows.append(

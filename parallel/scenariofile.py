@@ -49,6 +49,7 @@ class TrainStrategyFile(Section):
     zero: int = Field(1, ge=0, le=3)
     recompute: Literal[RECOMPUTE] = "none"  # type: ignore[valid-type]
     order: Literal[ORDERS] = ORDERS[0]  # type: ignore[valid-type]
+    sp: bool = Field(True, description="sequence parallelism: norms and residuals split by tp")
     ep_overlap: bool = False
     ranks_per_domain: PositiveInt | None = Field(None, description="ranks at work in each domain; default: all")
 
@@ -71,6 +72,7 @@ class TrainWorkloadFile(Section):
     global_batch: PositiveInt | None = None
     precision: Literal[tuple(RECIPES)] | None = None  # type: ignore[valid-type]
     fused_attention: bool | None = None
+    tp_overlap: bool | None = None
     gradient_bytes: PositiveFloat | None = None
     imbalance: PositiveFloat | None = None
     reserve_bytes: float | None = Field(None, ge=0)

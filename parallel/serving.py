@@ -117,7 +117,7 @@ def _layer(job: ServeJob, phase: Phase, kind: LayerKind, cols: Mapping[str, Colu
     reduce = collective_s("all_reduce", ACTIVATION_BYTES * tokens * h, reach, road, phase.regime)
     out["tp"] = 2.0 * parts * reduce
     compute = total(out.values()) / parts
-    out |= {"ep": np.zeros_like(tp), "busy ep": np.zeros_like(tp), "contention": np.zeros_like(tp)}
+    out |= dict.fromkeys(("ep", "busy ep", "fastest ep", "contention"), np.zeros_like(tp))
     if isinstance(kind.mlp, Moe):
         out |= _exchange(job, phase, kind.mlp, cols, tokens / tp, compute)
     return {name: np.broadcast_to(value, tp.shape) for name, value in out.items()}
@@ -126,23 +126,35 @@ def _layer(job: ServeJob, phase: Phase, kind: LayerKind, cols: Mapping[str, Colu
 def _exchange(
     job: ServeJob, phase: Phase, moe: Moe, cols: Mapping[str, Column], tokens: Column, compute: Column
 ) -> dict[str, Column]:
-    """Exchange of one layer, all micro-batches: busy, and what two micro-batches cannot hide."""
-    ranks, parts = stage_ranks(cols), cols["microbatches"]
+    """Exchange of one layer, all micro-batches, by the kernels that lengthen it least: fast, or hidden at no one's cost."""
+    ranks = stage_ranks(cols)
     group = members_of(job.cluster, cols["used"], ranks, np.ones_like(ranks))
-    swap = exchange_s(
-        job.cluster, moe, job.model.hidden, tokens, group, job.chip.recipe,
-        name=job.work.exchange, phase=phase.name, rules=job.rules,
-    )  # fmt: skip
-    once = (swap["dispatch"] + swap["combine"]) * job.work.imbalance
-    shares = np.array([EXCHANGES[name].sm_share for name in candidates(job.work.exchange, phase.name)])
-    taken = shares[swap["kernels"].astype(np.int64)]
-    split = (parts > 1) & (ranks > 1)
+    ways = []
+    for name in candidates(job.work.exchange, phase.name):
+        swap = exchange_s(
+            job.cluster, moe, job.model.hidden, tokens, group, job.chip.recipe,
+            name=name, phase=phase.name, rules=job.rules,
+        )  # fmt: skip
+        once = (swap["dispatch"] + swap["combine"]) * job.work.imbalance
+        ways.append(_beside(once, compute, EXCHANGES[name].sm_share, cols))
+    added = np.stack([way["ep"] + way["contention"] for way in ways])
+    best = np.argmin(added, axis=0)[None]
+    out = {name: np.take_along_axis(np.stack([way[name] for way in ways]), best, axis=0)[0] for name in ways[0]}
+    return out | {"fastest ep": np.min(np.stack([way["busy ep"] for way in ways]), axis=0)}
+
+
+def _beside(once: Column, compute: Column, taken: float, cols: Mapping[str, Column]) -> dict[str, Column]:
+    """Exchange of one layer, all micro-batches: busy, what two micro-batches cannot hide, and what its kernels slow down.
+
+    Two micro-batches: a layer takes ``2·max(C/(1 − taken), M)``, of which `contention` is ``2·(C/(1 − taken) − C)``.
+    """
+    parts = cols["microbatches"]
+    split = (parts > 1) & (stage_ranks(cols) > 1)
     slowed = np.where(split, compute / (1.0 - taken), compute)
     return {
         "busy ep": parts * once,
         "ep": np.where(split, parts * np.maximum(once - slowed, 0.0), parts * once),
         "contention": parts * (slowed - compute),
-        "kernels": swap["kernels"],
     }
 
 
@@ -162,7 +174,8 @@ def pass_prices(job: ServeJob, phase: Phase, cols: Columns) -> dict[str, Column]
     kinds = job.model.layers
     names = (*COMPUTE, "tp", "ep", "contention")
     out = {
-        name: total(kind.count * prices[f"{i} {name}"] for i, kind in enumerate(kinds)) for name in (*names, "busy ep")
+        name: total(kind.count * prices[f"{i} {name}"] for i, kind in enumerate(kinds))
+        for name in (*names, "busy ep", "fastest ep")
     }
     times = [total(prices[f"{i} {name}"] for name in names) for i in range(len(kinds))]
     out["head"] = out["head"] + prices["head"]
@@ -246,7 +259,7 @@ def communication_limit(job: ServeJob, phase_name: str, cols: Columns) -> Priced
     """
     s = pass_prices(job, PHASES[phase_name], cols)
     full = price(job, phase_name, cols)
-    seconds = s["busy ep"]
+    seconds = s["fastest ep"]
     ranks = stage_ranks(cols)
     rate = (
         replicas(job.cluster, cols) * cols["batch"] * ranks * PHASES[phase_name].tokens_per_batch(job.work) * cols["pp"]

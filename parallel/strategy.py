@@ -108,6 +108,19 @@ class Columns(Mapping[str, Column]):
             {**self._codes, name: codes.astype(np.int64)[inverse]}, {**self._levels, name: levels.astype(np.float64)}
         )
 
+    def filled(self, defaults: Mapping[str, float]) -> "Columns":
+        """Return these columns and a constant one for every default that has none.
+
+        >>> Columns.of(tp=[1, 2]).filled({"tp": 8, "sp": 1})["sp"].tolist()
+        [1.0, 1.0]
+        """
+        missing = {name: value for name, value in defaults.items() if name not in self._codes}
+        if not missing:
+            return self
+        zero = np.zeros(self.rows, dtype=np.int64)
+        levels = {name: np.array([value], dtype=np.float64) for name, value in missing.items()}
+        return Columns({**self._codes, **dict.fromkeys(missing, zero)}, {**self._levels, **levels})
+
     def on_distinct(
         self, names: Sequence[str], price: Callable[["Columns"], Mapping[str, npt.NDArray[Any]]]
     ) -> dict[str, npt.NDArray[Any]]:

@@ -1,7 +1,7 @@
 """A sweep is ``(task, lo, hi)``: decode the rows, reject what is invalid, price the rest, keep the best."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from clusters.spec import ClusterSpec
 from parallel import rules, serving, training
 from parallel.models import Model, Moe
 from parallel.placement import fillings
-from parallel.priced import Priced
+from parallel.precision import RECIPES, recipe
+from parallel.priced import Priced, joined
 from parallel.search import Found, merge, pareto
 from parallel.serving import ServeJob
 from parallel.strategy import Columns, Index, Space, powers_of_two
@@ -34,14 +35,29 @@ class Task:
     space: Space
 
 
-def train_space(cluster: Cluster, model: Model) -> Space:
+def _precision_axis(names: tuple[str, ...]) -> tuple[tuple[str, tuple[float, ...]], ...]:
+    """Return the axis of several recipes; none where the workload's own is meant."""
+    codes = tuple(float(list(RECIPES).index(recipe(name).name)) for name in names)
+    return (("precision", codes),) if codes else ()
+
+
+def space_of(phase: str, cluster: Cluster, model: Model, precisions: tuple[str, ...] = ()) -> Space:
+    """Return the strategies of a phase worth a look, in the named recipes or in the workload's own."""
+    if phase == "train":
+        return train_space(cluster, model, precisions)
+    return serve_space(cluster, model, phase, precisions)
+
+
+def train_space(cluster: Cluster, model: Model, precisions: tuple[str, ...] = ()) -> Space:
     """Return the training strategies worth a look: powers of two, all placements, recomputation and ZeRO stages."""
     experts = max((k.mlp.experts for k in model.layers if isinstance(k.mlp, Moe)), default=1)
     return Space(
         (
+            *_precision_axis(precisions),
             ("used", fillings(cluster)),
             ("order", (0, 1)),
             ("tp", (1, 2, 4, 8)),
+            ("sp", (1,)),
             ("cp", (1,)),
             ("ep", tuple(p for p in powers_of_two(experts) if p <= 256)),
             ("etp", (1,)),
@@ -55,7 +71,7 @@ def train_space(cluster: Cluster, model: Model) -> Space:
     )
 
 
-def serve_space(cluster: Cluster, model: Model, phase: str) -> Space:
+def serve_space(cluster: Cluster, model: Model, phase: str, precisions: tuple[str, ...] = ()) -> Space:
     """Return the serving strategies worth a look: expert groups of powers of two and of whole domains."""
     experts = max((k.mlp.experts for k in model.layers if isinstance(k.mlp, Moe)), default=1)
     wide = set(powers_of_two(experts)) if experts > 1 else {1}
@@ -69,6 +85,7 @@ def serve_space(cluster: Cluster, model: Model, phase: str) -> Space:
     )
     return Space(
         (
+            *_precision_axis(precisions),
             ("used", fillings(cluster)),
             ("tp", (1, 2, 4, 8)),
             ("ep", tuple(sorted(wide))),
@@ -110,8 +127,18 @@ class Bound:
         return rules.Setting(self.task.model, self.cluster, work)
 
     def price(self, cols: Columns) -> Priced:
-        """Price valid rows."""
-        return PHASES[self.task.phase].price(self, cols)
+        """Price valid rows. Each precision has kernels of its own: rows of one precision are priced together."""
+        if "precision" not in cols:
+            return PHASES[self.task.phase].price(self, cols)
+        parts = []
+        for code in np.unique(cols["precision"]):
+            rows = np.flatnonzero(cols["precision"] == code)
+            name = tuple(RECIPES)[int(code)]
+            train, serve = replace(self.task.train, precision=name), replace(self.task.serve, precision=name)
+            bound = replace(self, task=replace(self.task, train=train, serve=serve))
+            block = cols if len(rows) == cols.rows else cols.take(rows)
+            parts.append((rows, PHASES[self.task.phase].price(bound, block)))
+        return joined(parts, cols.rows)
 
 
 @dataclass(frozen=True)
@@ -165,11 +192,16 @@ def evaluate(bound: Bound, lo: int, hi: int) -> Found:
         return Found(points=cols.rows, rejected=rejected)
     priced = bound.price(cols.take(rows))
     index = lo + rows
-    fits = priced.memory_bytes <= bound.cluster.accelerator.hbm_bytes
-    latency, rate = phase.latency(priced), priced.extra["tokens_per_s_per_gpu"]
+    needed, latency, rate = priced.memory_bytes, phase.latency(priced), priced.extra["tokens_per_s_per_gpu"]
+    sound = np.isfinite(needed) & np.isfinite(latency) & np.isfinite(rate)  # a row without a price may not win
+    fits = sound & (needed <= bound.cluster.accelerator.hbm_bytes)
     limit = phase.limit_s(bound.task)
     feasible = fits & (latency <= limit)
-    refused = {"memory": int(np.sum(~fits)), phase.limit_name: int(np.sum(fits & (latency > limit)))}
+    refused = {
+        "no finite price": int(np.sum(~sound)),
+        "memory": int(np.sum(sound & ~fits)),
+        phase.limit_name: int(np.sum(fits & (latency > limit))),
+    }
     rejected |= {name: count for name, count in refused.items() if count}
     front = np.flatnonzero(fits)
     front = front[pareto(1.0 / latency[front], rate[front])]

@@ -1,6 +1,6 @@
 """One training step: layer prices, then stages, then the step. Each floor is priced on the columns that it depends on.
 
-    layer   tp cp ep etp micro_batch used           operators, tensor, context and expert communication
+    layer   tp sp cp ep etp micro_batch used        operators, tensor, context and expert communication
     link    + order pp dp                           hops between stages, gradient reduction
     stage   + recompute ep_overlap                  placement of layers
     pipe    + vpp                                   micro-batches, bubble
@@ -32,12 +32,18 @@ from parallel.workload import TrainWorkload
 from topo.columns import Column, column
 
 RECOMPUTE: tuple[str, ...] = ("none", "selective", "full")
-LAYER_AXES = ("used", "tp", "cp", "ep", "etp", "micro_batch")
+DEFAULTS = {"order": 0, "sp": 1, "cp": 1, "etp": 1, "recompute": 0, "ep_overlap": 0, "vpp": 1, "zero": 1}
+LAYER_AXES = ("used", "tp", "sp", "cp", "ep", "etp", "micro_batch")
 LINK_AXES = (*LAYER_AXES, "order", "dp", "pp")
 STAGE_AXES = (*LINK_AXES, "recompute", "ep_overlap")
 PIPELINE_AXES = (*STAGE_AXES, "vpp")
 COMPUTE = ("attention", "attention core", "mlp", "shared expert", "experts", "vector", "head")
 NAMED = (*COMPUTE, "recompute", "tp", "cp", "ep")
+#: what the step still needs of its stages
+KEPT = (
+    *("slow", "total", "forward share", "kept", "working", "logits", "stage layers", "dp", "edp"),
+    *("dense parameters", "expert parameters", "reduce dp", "reduce edp", "gather dp", "gather edp"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,9 @@ class TrainJob:
     @classmethod
     def of(cls, model: Model, cluster: Cluster, work: TrainWorkload) -> "TrainJob":
         """Bind the four together."""
-        return cls(model, cluster, work, chip(cluster.accelerator, recipe(work.precision), sustained=True))
+        return cls(
+            model, cluster, work, chip(cluster.accelerator, recipe(work.precision, training=True), sustained=True)
+        )
 
 
 def _collective(job: TrainJob, op: str, size_bytes: Column, members: Column) -> Column:
@@ -65,18 +73,19 @@ def _layer(
     """Seconds and bytes of one layer of a kind, per micro-batch: forward, backward, what recomputing adds."""
     work, h = job.work, job.model.hidden
     tp, ep, etp = cols["tp"], cols["ep"], cols["etp"]
+    split = np.where(cols["sp"] > 0, tp, 1.0)  # norms and residuals are sharded under sequence parallelism only
     t = cols["micro_batch"] * work.sequence / cols["cp"]
     operators = [
-        norm("attention norm", t, h, tp),
+        norm("attention norm", t, h, split),
         *sequence_attention(kind.attention, h, t, work.sequence, tp, causal=work.causal, fused=work.fused_attention),
-        norm("mlp norm", t, h, tp),
+        norm("mlp norm", t, h, split),
         *feed_forward(kind.mlp, h, t, tp, ep, etp, tokens_in_group=t / tp * ep),
     ]
     out: dict[str, Column] = {}
     zero = np.zeros_like(tp)
     for name in COMPUTE:
         out[f"forward {name}"] = out[f"backward {name}"] = zero
-    out["redo selective"] = zero
+    out["redo selective"] = out["column backward"] = zero
     out["saved none"] = out["saved selective"] = zero
     for op in operators:
         ahead = forward_s(op, job.chip)
@@ -86,9 +95,11 @@ def _layer(
         back = backward_s(op, job.chip) * (work.imbalance if op.role == "experts" else 1.0)
         out[f"backward {op.term}"] = out[f"backward {op.term}"] + back
         out["redo selective"] = out["redo selective"] + (ahead if op.selective else 0.0)
+        hides = work.tp_overlap and op.column_parallel
+        out["column backward"] = out["column backward"] + (back if hides else 0.0)
         out["saved none"] = out["saved none"] + column(op.saved_bytes)
         out["saved selective"] = out["saved selective"] + (0.0 if op.selective else column(op.saved_bytes))
-    out["saved full"] = ACTIVATION_BYTES * t * h / tp
+    out["saved full"] = ACTIVATION_BYTES * t * h / split
     out |= _layer_communication(job, kind, cols, members, t)
     return {name: np.broadcast_to(value, tp.shape) for name, value in out.items()}
 
@@ -99,8 +110,10 @@ def _layer_communication(
     """Tensor, context and expert communication of one layer and micro-batch, before overlap.
 
     Sequence parallelism gathers before and reduce-scatters after each of attention and MLP (Korthikanti 2205.05198 §4.2.2);
-    backward gathers the inputs once more for the weight gradient. Context parallelism gathers keys and values. Experts
-    dispatch and combine in each direction; gradients travel in the combine's format.
+    backward gathers the inputs once more for the weight gradient. Without it, each direction all-reduces. Megatron-Core
+    hides the second gather behind the input's gradient and the reduction behind the weight's
+    (`LinearWithGradAccumulationAndAsyncCommunication`): these are `hideable tp`. Context parallelism gathers keys and
+    values. Experts dispatch and combine in each direction; gradients travel in the combine's format.
     """
     h = job.model.hidden
     moe = kind.mlp if isinstance(kind.mlp, Moe) else None
@@ -108,12 +121,15 @@ def _layer_communication(
     boundary = ACTIVATION_BYTES * t * h
     gather = _collective(job, "all_gather", boundary, members["tp"])
     scatter = _collective(job, "reduce_scatter", boundary, members["tp"])
+    reduce = _collective(job, "all_reduce", boundary, members["tp"])
+    sharp = cols["sp"] > 0
     keys = ACTIVATION_BYTES * t * cols["cp"] * kv_width(kind.attention, cols["tp"])
     kv_gather = _collective(job, "all_gather", keys, members["cp"])
     kv_scatter = _collective(job, "reduce_scatter", keys, members["cp"])
     out = {
-        "forward tp": sharded * (gather + scatter),
-        "backward tp": sharded * (2.0 * gather + scatter),
+        "forward tp": sharded * np.where(sharp, gather + scatter, reduce),
+        "backward tp": sharded * np.where(sharp, gather, 0.0),
+        "hideable tp": sharded * np.where(sharp, gather + scatter, reduce),
         "forward cp": kv_gather,
         "backward cp": kv_gather + kv_scatter,
         "forward ep": np.zeros_like(t),
@@ -179,7 +195,8 @@ def _exposed(prices: Mapping[str, Column], index: int, cols: Mapping[str, Column
     out = {name: get(f"forward {name}") + get(f"backward {name}") for name in COMPUTE}
     out |= {
         "recompute": redo,
-        "tp": get("forward tp") + get("backward tp"),
+        "tp": get("forward tp") + get("backward tp") + np.maximum(get("hideable tp") - get("column backward"), 0.0),
+        "busy tp": get("forward tp") + get("backward tp") + get("hideable tp"),
         "cp": np.maximum(cp - core, 0.0),
         "ep": np.where(cols["ep_overlap"] > 0, np.maximum(ep - (ahead + back), 0.0), ep),
         "busy cp": cp,
@@ -241,19 +258,16 @@ def pipeline_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
     m = job.work.global_batch / (cols["dp"] * cols["micro_batch"])
     share = m / pp
     out = {f"term {name}": s[name] * share for name in NAMED}
-    out["term imbalance"] = m * (s["slow"] - s["total"] / pp)
+    out["term imbalance"] = np.where(pp > 1, m * np.maximum(s["slow"] - s["total"] / pp, 0.0), 0.0)
     ahead = s["forward share"] / s["total"]
     rest = (s["total"] - s["slow"]) / np.maximum(pp - 1.0, 1.0)
     bubble_s = SCHEDULES["interleaved"].bubble_s  # is 1F1B where vpp is 1
     shape = (pp, m, vpp, rest * ahead, rest * (1.0 - ahead))
     out["term bubble"] = bubble_s(*shape, 0.0)
     out["term pp"] = bubble_s(*shape, s["hop"]) - out["term bubble"]
-    out |= {"busy cp": s["busy cp"] * share, "busy ep": s["busy ep"] * share, "microbatches": m}
+    out |= {f"busy {name}": s[f"busy {name}"] * share for name in ("tp", "cp", "ep")} | {"microbatches": m}
     out["in flight"] = SCHEDULES["interleaved"].in_flight(pp, m, vpp, 0)
-    kept = ("slow", "total", "forward share", "kept", "working", "logits", "stage layers", "dp", "edp")
-    kept += ("dense parameters", "expert parameters")
-    kept += tuple(f"{way} {group}" for way in ("reduce", "gather") for group in ("dp", "edp"))
-    return out | {name: s[name] for name in kept}
+    return out | {name: s[name] for name in KEPT}
 
 
 def price(job: TrainJob, cols: Columns) -> Priced:
@@ -261,16 +275,17 @@ def price(job: TrainJob, cols: Columns) -> Priced:
 
     Parameters
     ----------
-    cols : columns used, order, tp, cp, ep, etp, micro_batch, dp, pp, recompute, ep_overlap, vpp, zero
+    cols : columns used, tp, ep, micro_batch, dp, pp, and those of `DEFAULTS` that differ from their default
 
     Returns
     -------
     Priced
         `seconds` per step; terms by operator kind, communication, `imbalance` of the stages, `bubble`, `dp`, `optimizer`.
     """
+    cols = cols.filled(DEFAULTS)
     s = cols.on_distinct(PIPELINE_AXES, lambda sub: pipeline_prices(job, sub))
     terms = {name: s[f"term {name}"] for name in (*NAMED, "imbalance", "bubble", "pp")}
-    busy = terms | {"cp": s["busy cp"], "ep": s["busy ep"]}
+    busy = terms | {name: s[f"busy {name}"] for name in ("tp", "cp", "ep")}
     busy["dp"], terms["dp"] = _reduction(s, cols)
     terms["optimizer"] = busy["optimizer"] = memory.optimizer_traffic(s, cols) / (
         job.chip.accelerator.hbm_Bps * job.chip.kernels["bf16"].hbm_efficiency

@@ -161,9 +161,9 @@ def _rows(
         row = _row(case, document, target, measured)
         rows.append(row)
         try:
+            inputs = cases.training_case(case, document["models"], document["clusters"])
             if measured is None:
                 raise Skip(unmeasured)
-            inputs = cases.training_case(case, document["models"], document["clusters"])
         except Skip as why:
             row["skipped_because"] = why.reason
             continue

@@ -25,6 +25,7 @@ class TrainWorkload:
     precision : recipe name, see `parallel.precision.RECIPES`
     causal : share of the attention square that is computed (0.5: a fused kernel skips the masked half)
     fused_attention : flash attention; otherwise scores go through memory, in full
+    tp_overlap : whether backward hides tensor-parallel reductions behind weight gradients (Megatron-Core does)
     gradient_bytes : bytes per gradient value that is kept and reduced (FP32 accumulation: 4)
     imbalance : rows of the busiest expert rank over the mean (1: balanced by the router's loss)
     reserve_bytes : memory the driver, the communication library and the allocator keep for themselves
@@ -35,6 +36,7 @@ class TrainWorkload:
     precision: str = "fp8"
     causal: float = 0.5
     fused_attention: bool = True
+    tp_overlap: bool = True
     gradient_bytes: float = 4.0
     imbalance: float = 1.0
     reserve_bytes: float = 4 * 2**30
@@ -61,7 +63,6 @@ class ServeWorkload:
     tpot_s, ttft_s : limits on the time per output token and on the time to the first one
     precision : recipe name
     kv_bytes : bytes per cached value
-    copies : what the exchange sends: a row per `expert`, per `rank` or per `node` (a scale-up domain)
     exchange : the kernels of the expert exchange, a key of `parallel.exchange.EXCHANGES`, or `auto`
     imbalance : rows of the busiest expert rank over the mean (1: balanced by redundant experts)
     reserve_bytes : memory kept by driver, libraries, graphs and allocator

@@ -29,7 +29,7 @@ _ALWAYS = ("ep", "tp", "pp", "dp")
 _WHEN_SPLIT = ("cp", "etp", "vpp")
 _DEGREES = (*_ALWAYS, *_WHEN_SPLIT, "attention_dp")
 _USUAL: dict[str, Any] = {"micro_batch": 1, "microbatches": 1}
-_DETAILS = ("order", "ranks_per_domain", "ep_overlap")
+_DETAILS = ("order", "ranks_per_domain", "ep_overlap", "sp", "precision")
 _ACRONYMS = {
     name: name.upper()
     for name in (
