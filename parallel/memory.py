@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from collectives.pipelines import SCHEDULES
 from parallel.models import (
     REPLICATED,
     LayerKind,
@@ -32,6 +33,7 @@ from parallel.priced import total
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.columns import Column, ColumnLike, column
 
+PLACES = ("first", "inner", "last")
 WEIGHT_BYTES = 2.0  # BF16 parameters that forward and backward read
 OPTIMIZER_BYTES = 12.0  # FP32 master copy and two moments
 OPTIMIZER_TRAFFIC = (
@@ -65,8 +67,24 @@ def expert_shard(model: Model, kind: LayerKind, ep: ColumnLike, etp: ColumnLike)
     return np.ceil(kind.mlp.experts / column(ep)) * expert_parameters(model, kind) / column(etp)
 
 
-def fullest_stage(model: Model, pp: ColumnLike) -> list[Column]:
-    """Layers of each kind on the fullest stage: ``⌈layers/pp⌉`` of them.
+def stage_layers(model: Model, pp: ColumnLike, place: str) -> Column:
+    """Layers on the first, an inner or the last stage when ``L`` layers do not divide over ``pp`` stages.
+
+    The ends carry the embedding and the head, so the last stage is the first to go short of a layer, then the first one.
+
+    >>> from parallel.io import read_model  # 61 layers on 16 stages: 13 of 4, 3 of 3
+    >>> [float(stage_layers(read_model("deepseek-v3"), 16, place)) for place in ("first", "inner", "last")]
+    [3.0, 4.0, 3.0]
+    """
+    pp = column(pp)
+    most = np.ceil(layer_count(model) / pp)
+    full = layer_count(model) - pp * (most - 1.0)  # stages that hold the most
+    short = {"first": full <= pp - 2, "inner": np.zeros_like(full, dtype=bool), "last": full <= pp - 1}[place]
+    return most - short
+
+
+def fullest_stage(model: Model, pp: ColumnLike, place: str = "inner") -> list[Column]:
+    """Layers of each kind on the fullest stage (or another place), `stage_layers` of them.
 
     Those with most parameters first, then those with the longest cache. Kinds that alternate (`Model.pattern`) stay mixed:
     of a kind that holds c of every P layers, n layers in a row have at most ``⌊n/P⌋·c + min(n mod P, c)``.
@@ -77,7 +95,7 @@ def fullest_stage(model: Model, pp: ColumnLike) -> list[Column]:
         held = float(dense_shard(model, kind, 1) + expert_shard(model, kind, 1, 1))
         return -held, -(kind.attention.sliding_window or np.inf)
 
-    stage = np.ceil(layer_count(model) / column(pp))
+    stage = stage_layers(model, pp, place)
     period = len(model.pattern)
     left, found = stage, [stage * 0.0 for _ in model.layers]
     for index in sorted(range(len(model.layers)), key=weight):
@@ -113,17 +131,32 @@ def stage_parameters(model: Model, cols: Mapping[str, Column]) -> dict[str, Colu
 def stage_activations(
     model: Model, cols: Mapping[str, Column], prices: Mapping[str, Column], modes: Sequence[str]
 ) -> dict[str, Column]:
-    """Bytes that one micro-batch leaves on the fullest stage until its backward, and the working set of one layer."""
-    layers = fullest_stage(model, cols["pp"])
-    kept, working = column(0.0), column(0.0)
-    for index, n in enumerate(layers):
-        saved = np.select(
-            [cols["recompute"] == code for code in range(len(modes))],
-            [prices[f"{index} saved {mode}"] for mode in modes],
-        )
-        kept = kept + n * saved
-        working = np.maximum(working, np.where(n > 0, prices[f"{index} saved none"], 0.0))
-    return {"kept": kept, "working": working, "logits": prices["saved head"]}
+    """Bytes that one micro-batch leaves on the first, an inner and the last stage, and the working set of one layer."""
+    chosen = [cols["recompute"] == code for code in range(len(modes))]
+    saved = [
+        np.select(chosen, [prices[f"{index} saved {mode}"] for mode in modes]) for index in range(len(model.layers))
+    ]
+    out = {
+        f"kept {place}": total(n * kept for n, kept in zip(fullest_stage(model, cols["pp"], place), saved, strict=True))
+        for place in PLACES
+    }
+    held = zip(fullest_stage(model, cols["pp"]), range(len(model.layers)), strict=True)
+    working = [np.where(n > 0, prices[f"{index} saved none"], 0.0) for n, index in held]
+    return {**out, "working": np.maximum.reduce(working), "logits": prices["saved head"]}
+
+
+def peak_activations(s: Mapping[str, Column], cols: Mapping[str, Column], microbatches: Column) -> Column:
+    """Return the most activation bytes of any stage: micro-batches in flight there times what each one leaves.
+
+    Fewer are in flight further on, so of the inner stages the second counts. The logits of one micro-batch weigh on the
+    last. With an overlapped exchange a second micro-batch computes while the first one's rows travel.
+    """
+    pp, vpp, more = cols["pp"], cols["vpp"], cols["ep_overlap"]
+    in_flight = SCHEDULES["interleaved"].in_flight  # is 1F1B where vpp is 1
+    first = (in_flight(pp, microbatches, vpp, 0) + more) * s["kept first"]
+    inner = (in_flight(pp, microbatches, vpp, 1) + more) * s["kept inner"]
+    last = (in_flight(pp, microbatches, vpp, pp - 1) + more) * s["kept last"] + s["logits"]
+    return np.maximum(np.maximum(first, np.where(pp > 2, inner, 0.0)), last)
 
 
 def step_memory(s: Mapping[str, Column], cols: Mapping[str, Column], work: TrainWorkload) -> dict[str, Column]:
@@ -133,15 +166,12 @@ def step_memory(s: Mapping[str, Column], cols: Mapping[str, Column], work: Train
     sharded = dense / dp + experts / edp
     held = dense + experts
     working = s["working"] * (cols["recompute"] > 0)
-    flights = s["in flight"] + cols["ep_overlap"]  # a second micro-batch computes while the first one's rows travel
-    last = np.where(cols["pp"] > 1, s["kept"] + s["logits"], 0.0)
-    first = flights * s["kept"] + np.where(cols["pp"] > 1, 0.0, s["logits"])
     gathered = 2.0 * held / np.maximum(s["stage layers"], 1.0)
     return {
         "weights": WEIGHT_BYTES * np.where(zero >= 3, sharded + gathered, held),
         "gradients": work.gradient_bytes * np.where(zero >= 2, sharded, held),
         "optimizer": OPTIMIZER_BYTES * np.where(zero >= 1, sharded, held),
-        "activations": np.maximum(first, last) + working,
+        "activations": s["peak activations"] + working,
         "reserve": np.full_like(dp, work.reserve_bytes),
     }
 

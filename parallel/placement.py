@@ -59,22 +59,27 @@ def _near(c: Mapping[str, Column]) -> Column:
     return np.asarray(c["order"] == ORDERS.index("tp-cp-ep-pp-dp"), dtype=np.float64)
 
 
+def _apart(c: Mapping[str, Column]) -> Column:
+    """Stages that lie between a rank and the same rank of the next replica."""
+    return np.where((_near(c) > 0) & (c["dp"] > 1), c["pp"], 1.0)
+
+
 def _expert_replicas(c: Mapping[str, Column]) -> Column:
     return c["tp"] * c["cp"] * c["dp"] / (c["ep"] * c["etp"])
 
 
 #: (size, stride) of every group. Dense ranks are tp × cp × dp × pp, expert ranks etp × ep × edp × pp over the same ranks
 #: ("parallel folding", Megatron-Core). `dp` reduces dense gradients, so context-parallel ranks belong to it.
-#: With stages between cp and dp its ranks have no single stride: that of the mean puts no more of them in a block than are
-#: there, and as many in every block of whole pipelines. The same holds for `edp` where ep·etp is 1.
+#: With stages between cp and dp its ranks have no single stride; even spacing is exact for blocks of whole pipelines and
+#: puts no more ranks than there are in blocks that divide one. The same holds for `edp` where ep·etp is 1.
 GROUPS: dict[str, Callable[[Mapping[str, Column]], tuple[Column, Column]]] = {
     "tp": lambda c: (c["tp"], np.ones_like(c["tp"])),
     "cp": lambda c: (c["cp"], c["tp"]),
     "etp": lambda c: (c["etp"], np.ones_like(c["etp"])),
     "ep": lambda c: (c["ep"], c["etp"]),
     "pp": lambda c: (c["pp"], c["tp"] * c["cp"] * np.where(_near(c) > 0, 1.0, c["dp"])),
-    "dp": lambda c: (c["dp"] * c["cp"], c["tp"] * np.where(_near(c) > 0, c["pp"], 1.0)),
-    "edp": lambda c: (_expert_replicas(c), c["ep"] * c["etp"] * np.where(_near(c) > 0, c["pp"], 1.0)),
+    "dp": lambda c: (c["dp"] * c["cp"], c["tp"] * _apart(c)),
+    "edp": lambda c: (_expert_replicas(c), c["ep"] * c["etp"] * _apart(c)),
 }
 
 

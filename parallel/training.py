@@ -41,7 +41,7 @@ COMPUTE = ("attention", "attention core", "mlp", "shared expert", "experts", "ve
 NAMED = (*COMPUTE, "recompute", "tp", "cp", "ep")
 #: what the step still needs of its stages
 KEPT = (
-    *("slow", "total", "forward share", "kept", "working", "logits", "stage layers", "dp", "edp"),
+    *("slow", "total", "forward share", "working", "stage layers", "dp", "edp"),
     *("dense parameters", "expert parameters", "reduce dp", "reduce edp", "gather dp", "gather edp"),
 )
 
@@ -266,7 +266,7 @@ def pipeline_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
     out["term bubble"] = bubble_s(*shape, 0.0)
     out["term pp"] = bubble_s(*shape, s["hop"]) - out["term bubble"]
     out |= {f"busy {name}": s[f"busy {name}"] * share for name in ("tp", "cp", "ep")} | {"microbatches": m}
-    out["in flight"] = SCHEDULES["interleaved"].in_flight(pp, m, vpp, 0)
+    out["peak activations"] = memory.peak_activations(s, cols, m)
     return out | {name: s[name] for name in KEPT}
 
 

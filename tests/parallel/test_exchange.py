@@ -25,9 +25,9 @@ def cluster(system: str = "hgx-h100", accelerators: int = 320, domain: int = 8) 
     return build(with_(load(system), accelerators=accelerators, domain=domain))
 
 
-def spread(built: Cluster, ep: int | list[int]) -> Column:
+def spread(built: Cluster, ep: int | list[int], used: int) -> Column:
     sizes = np.atleast_1d(np.asarray(ep, dtype=np.float64))
-    return members_of(built, np.full(sizes.shape, float(domain_size(built))), sizes, 1.0)
+    return members_of(built, np.full(sizes.shape, float(used or domain_size(built))), sizes, 1.0)
 
 
 def exchange(
@@ -41,9 +41,10 @@ def exchange(
     precision: str = "fp8",
     rules: ExchangeRules = REAL,
     moe: Moe = DEEPSEEK,
+    used: int = 0,
 ) -> dict[str, Column]:
     return exchange_s(
-        built, moe, hidden, tokens, spread(built, ep), recipe(precision), name=name, phase=phase, rules=rules
+        built, moe, hidden, tokens, spread(built, ep, used), recipe(precision), name=name, phase=phase, rules=rules
     )
 
 
@@ -95,7 +96,9 @@ def chosen(prices: dict[str, Column], phase: str) -> list[str]:
 
 def test_decode_takes_low_latency_kernels_across_domains_and_one_sided_ones_inside() -> None:
     racks = cluster("gb200-nvl72", 576, 72)
-    assert chosen(exchange(racks, [8, 64, 72, 144, 576]), "decode") == ["one-sided"] * 3 + ["low-latency"] * 2
+    assert chosen(exchange(racks, [8, 72, 144, 576]), "decode") == ["one-sided"] * 2 + ["low-latency"] * 2
+    assert chosen(exchange(racks, 64, used=64), "decode") == ["one-sided"]
+    assert chosen(exchange(racks, 64, used=72), "decode") == ["low-latency"]  # laid end to end, some straddle two racks
     assert chosen(exchange(cluster(), [64, 320]), "decode") == ["low-latency"] * 2
 
 
@@ -113,7 +116,9 @@ def test_a_domain_of_two_layers_is_one_domain() -> None:
 @given(st.sampled_from([2, 8, 16, 64, 320]), st.floats(1, 1e5), st.sampled_from(["decode", "prefill", "train"]))
 def test_auto_is_the_cheapest_of_its_candidates(ep: int, tokens: float, phase: str) -> None:
     auto = exchange(cluster(), ep, tokens, phase=phase)
-    each = [float(both(exchange(cluster(), ep, tokens, phase=phase, name=name))[0]) for name in candidates("auto", phase)]
+    each = [
+        float(both(exchange(cluster(), ep, tokens, phase=phase, name=name))[0]) for name in candidates("auto", phase)
+    ]
     assert float(both(auto)[0]) == min(each)
     assert each[int(auto["kernels"][0])] == min(each)
 

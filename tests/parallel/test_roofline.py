@@ -9,6 +9,7 @@ from clusters.catalogue import accelerator, names
 from parallel.operators import ACTIVATION_BYTES, Operator, gemm_flops
 from parallel.precision import FORMATS, RECIPES, recipe
 from parallel.roofline import BACKWARD, FORWARD, Chip, backward_s, chip, forward_s
+from topo.columns import ColumnLike, column
 
 quick = settings(max_examples=50, deadline=None)
 every_part = pytest.mark.parametrize("part", names())
@@ -16,6 +17,10 @@ parts, recipes = st.sampled_from(names()), st.sampled_from(sorted(RECIPES))
 tokens = st.floats(1.0, 65536.0)
 widths = st.integers(256, 32768).map(float)
 roles = st.sampled_from(["attention", "mlp", "experts", "head"])
+
+
+def number(value: ColumnLike) -> float:
+    return float(column(value))
 
 
 def on(part: str, name: str = "bf16") -> Chip:
@@ -41,11 +46,11 @@ def bounds(op: Operator, machine: Chip) -> tuple[float, float]:
     """Least seconds of the work at the data sheet's peak, and of the traffic at its bandwidth."""
     part = machine.accelerator
     if "gemm" not in op.kind:
-        return float(op.flops) / part.peak_flops["bf16"], float(op.bytes) / part.hbm_Bps
+        return number(op.flops) / part.peak_flops["bf16"], number(op.bytes) / part.hbm_Bps
     fmt = machine.format(op.role)
-    m, n, k = float(op.m), float(op.n), float(op.k)
-    moved = float(op.groups) * (fmt.bytes_per_value * (m * k + k * n) + ACTIVATION_BYTES * m * n)
-    return float(gemm_flops(op)) / machine.peak(fmt), moved / part.hbm_Bps
+    m, n, k = number(op.m), number(op.n), number(op.k)
+    moved = number(op.groups) * (fmt.bytes_per_value * (m * k + k * n) + ACTIVATION_BYTES * m * n)
+    return number(gemm_flops(op)) / machine.peak(fmt), moved / part.hbm_Bps
 
 
 def test_both_tables_price_every_kind() -> None:
@@ -56,7 +61,7 @@ def test_both_tables_price_every_kind() -> None:
 @given(operators(), parts, recipes)
 def test_forward_is_above_both_limits_of_the_roofline(op: Operator, part: str, name: str) -> None:
     machine = on(part, name)
-    seconds = float(forward_s(op, machine))
+    seconds = number(forward_s(op, machine))
     compute_s, memory_s = bounds(op, machine)
     assert seconds >= compute_s
     assert seconds >= memory_s
@@ -70,9 +75,9 @@ def test_backward_is_above_both_limits_of_its_work(op: Operator, part: str, name
     machine = on(part, name)
     times = 2.0 if "gemm" in op.kind else {"attention": 2.5, "vector": 2.0}[op.kind]
     compute_s, _ = bounds(op, machine)
-    assert float(backward_s(op, machine)) >= times * compute_s
+    assert number(backward_s(op, machine)) >= times * compute_s
     if "gemm" not in op.kind:
-        assert float(backward_s(op, machine)) >= float(forward_s(op, machine))
+        assert number(backward_s(op, machine)) >= number(forward_s(op, machine))
 
 
 @quick
@@ -81,7 +86,7 @@ def test_backward_of_a_product_takes_at_least_its_forward(
     m: float, n: float, k: float, groups: float, part: str, name: str, role: str
 ) -> None:
     op, machine = gemm(m, n, k, role, groups), on(part, name)
-    assert float(backward_s(op, machine)) >= float(forward_s(op, machine))
+    assert number(backward_s(op, machine)) >= number(forward_s(op, machine))
 
 
 @quick
@@ -90,22 +95,22 @@ def test_more_tokens_are_never_faster(a: float, b: float, n: float, k: float, pa
     machine = on(part, name)
     few, many = sorted((a, b))
     for price in (forward_s, backward_s):
-        assert float(price(gemm(few, n, k), machine)) <= float(price(gemm(many, n, k), machine)) * (1 + 1e-12)
+        assert number(price(gemm(few, n, k), machine)) <= number(price(gemm(many, n, k), machine)) * (1 + 1e-12)
 
 
 def test_without_weights_backward_is_the_gradient_of_the_input_alone() -> None:
     machine = on("h100-sxm")
     square = gemm(8192, 8192, 8192, weights=False)
-    assert float(backward_s(square, machine)) == pytest.approx(float(forward_s(square, machine)))
-    assert float(backward_s(gemm(8192, 8192, 8192), machine)) == pytest.approx(
-        2.0 * float(forward_s(square, machine)), rel=0.02
+    assert number(backward_s(square, machine)) == pytest.approx(number(forward_s(square, machine)))
+    assert number(backward_s(gemm(8192, 8192, 8192), machine)) == pytest.approx(
+        2.0 * number(forward_s(square, machine)), rel=0.02
     )
 
 
 @every_part
 def test_lower_precision_is_not_slower_for_large_products_where_the_part_has_it(part: str) -> None:
     op = gemm(16384, 16384, 16384)
-    seconds = {name: float(forward_s(op, on(part, name))) for name in RECIPES}
+    seconds = {name: number(forward_s(op, on(part, name))) for name in RECIPES}
     peaks = accelerator(part).peak_flops
     if "fp8" in peaks:
         assert seconds["fp8"] < seconds["bf16"]
@@ -116,7 +121,7 @@ def test_lower_precision_is_not_slower_for_large_products_where_the_part_has_it(
 @every_part
 def test_lower_precision_is_not_slower_where_weights_are_streamed(part: str) -> None:
     op = gemm(1, 65536, 16384)
-    seconds = [float(forward_s(op, on(part, name))) for name in ("bf16", "fp8", "nvfp4")]
+    seconds = [number(forward_s(op, on(part, name))) for name in ("bf16", "fp8", "nvfp4")]
     assert seconds == sorted(seconds, reverse=True)
 
 
@@ -141,19 +146,19 @@ def test_the_recipe_gives_each_role_its_format() -> None:
     machine = on("gb200", "nvfp4")
     found = {role: machine.format(role).name for role in ("attention", "mlp", "experts", "head")}
     assert found == {"attention": "bf16", "mlp": "nvfp4", "experts": "nvfp4", "head": "bf16"}
-    assert float(forward_s(gemm(8192, 8192, 8192, "mlp"), machine)) < float(
+    assert number(forward_s(gemm(8192, 8192, 8192, "mlp"), machine)) < number(
         forward_s(gemm(8192, 8192, 8192, "attention"), machine)
     )
 
 
 def test_attention_cores_run_in_bf16_whatever_the_recipe() -> None:
     core = Operator("core", "attention", "attention core", flops=1e14, bytes=1e8)
-    assert len({float(forward_s(core, on("gb200", name))) for name in RECIPES}) == 1
+    assert len({number(forward_s(core, on("gb200", name))) for name in RECIPES}) == 1
 
 
 def test_a_large_product_reaches_the_measured_share_of_the_peak() -> None:
     # H100, 8192³ in BF16: 600 to 800 of 989 TFLOP/s in every published benchmark.
-    rate = 2 * 8192**3 / float(forward_s(gemm(8192, 8192, 8192), on("h100-sxm")))
+    rate = 2 * 8192**3 / number(forward_s(gemm(8192, 8192, 8192), on("h100-sxm")))
     assert 600e12 < rate < 800e12
 
 
@@ -161,7 +166,7 @@ def test_hours_of_training_are_not_faster_than_a_benchmark() -> None:
     for part in names():
         burst, hours = (chip(accelerator(part), recipe("bf16"), sustained=way) for way in (False, True))
         op = gemm(16384, 16384, 16384)
-        assert float(forward_s(op, hours)) >= float(forward_s(op, burst))
+        assert number(forward_s(op, hours)) >= number(forward_s(op, burst))
 
 
 def test_what_stands_in_for_a_measurement_is_said_once() -> None:
@@ -177,4 +182,6 @@ def test_columns_equal_scalars(rows: list[float], part: str, name: str) -> None:
     machine = on(part, name)
     for price in (forward_s, backward_s):
         together = price(Operator("x", "gemm", "mlp", "mlp", np.array(rows), 4096.0, 4096.0), machine)
-        assert together == pytest.approx(np.array([float(price(gemm(m, 4096, 4096), machine)) for m in rows]), rel=1e-12)
+        assert together == pytest.approx(
+            np.array([number(price(gemm(m, 4096, 4096), machine)) for m in rows]), rel=1e-12
+        )

@@ -1,6 +1,6 @@
 """The slowest stage against every contiguous split of the layer list."""
 
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, pairwise
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def brute_force(layers: list[float], stages: int, first: float, last: float) -> 
     best = np.inf
     for cuts in combinations_with_replacement(range(len(layers) + 1), stages - 1):
         borders = (0, *cuts, len(layers))
-        times = [sum(layers[a:b]) for a, b in zip(borders, borders[1:], strict=False)]
+        times = [sum(layers[a:b]) for a, b in pairwise(borders)]
         times[0] += first
         times[-1] += last
         best = min(best, max(times))

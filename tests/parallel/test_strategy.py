@@ -1,6 +1,5 @@
 """Columns against a loop over rows, and spaces against nested loops."""
 
-from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -97,9 +96,7 @@ class TestDistinct:
             return sum((columns[name] * (i + 2) for i, name in enumerate(names)), np.zeros(columns.rows))
 
         block = Columns.of(**table).derive("new", names, formula)
-        assert block["new"].tolist() == [
-            sum(v * (i + 2) for i, v in enumerate(row)) for row in rows_of(table, names)
-        ]
+        assert block["new"].tolist() == [sum(v * (i + 2) for i, v in enumerate(row)) for row in rows_of(table, names)]
         assert [block[name].tolist() for name in NAMES] == [table[name] for name in NAMES]
 
     @quick
@@ -171,7 +168,18 @@ def test_powers_of_two_end_at_the_limit(limit: int, powers: tuple[int, ...]) -> 
 
 
 def test_a_formula_sees_only_the_columns_it_names() -> None:
-    seen: list[list[str]] = []
-    formula: Callable[[Columns], np.ndarray] = lambda c: (seen.append(list(c)), c["tp"])[1]  # noqa: E731
+    seen: list[str] = []
+
+    def formula(columns: Columns) -> np.ndarray:
+        seen.extend(columns)
+        return columns["tp"]
+
     Columns.of(tp=[1, 2], pp=1, dp=[3, 4]).derive("x", ["tp"], formula)
-    assert seen == [["tp"]]
+    assert seen == ["tp"]
+
+
+def test_filling_adds_the_missing_columns_alone() -> None:
+    block = Columns.of(tp=[1, 2, 4]).filled({"tp": 8, "sp": 1})
+    assert block["tp"].tolist() == [1, 2, 4]
+    assert block["sp"].tolist() == [1, 1, 1]
+    assert block.filled({"tp": 3}) is block

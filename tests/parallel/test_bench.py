@@ -1,0 +1,43 @@
+"""The benchmark's keys, on few and small blocks: its figures are for machines, not for tests."""
+
+import pytest
+
+from parallel import bench
+
+KEYS = {
+    "train_points_per_s_per_core",
+    "serve_points_per_s_per_core",
+    "rejected_per_s",
+    "terms_per_point",
+    "quotient_s",
+    "tiers_s",
+    "collective_s",
+}
+
+
+@pytest.fixture
+def document(monkeypatch):
+    monkeypatch.setattr(bench, "BLOCK", 1 << 13)
+    monkeypatch.setattr(bench, "REPEATS", 1)
+    monkeypatch.setattr(bench, "best_of", lambda work, repeats=1, measure=bench.best_of: measure(work, repeats))
+    return bench.bench()
+
+
+def test_every_figure_is_there_and_positive(document):
+    assert set(document) >= KEYS
+    assert all(document[key] > 0 for key in KEYS)
+    assert document["repeats"] == 1
+    assert "Python" in document["machine"]
+
+
+def test_terms_count_exposed_busy_and_memory(document, bind, valid):
+    bound = bind("train", "deepseek-v3", "gb200-nvl72", 576)
+    priced = bound.price(valid(bound, 20))
+    assert document["terms_per_point"] == len(priced.terms) + len(priced.busy) + len(priced.memory)
+
+
+def test_the_least_of_several_runs_counts():
+    runs = []
+    seconds = bench.best_of(lambda: runs.append(sum(range(20_000 * (3 - len(runs))))), repeats=3)
+    assert len(runs) == 3
+    assert seconds > 0

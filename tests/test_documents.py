@@ -1,0 +1,80 @@
+"""The tables of README and ACCURACY are what the program says today. To renew them: python tests/test_documents.py"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parallel.compare import CompareRequest, compare
+from parallel.validation import validate
+
+ROOT = Path(__file__).parents[1]
+LATENCY = {"train": ("step", 1.0, "s"), "prefill": ("TTFT", 1.0, "s"), "decode": ("TPOT", 1e3, "ms")}
+NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*")
+
+
+def split(row: dict[str, Any]) -> str:
+    strategy = row["strategy"]
+    parts = [f"{name.upper()}{strategy[name]}" for name in ("ep", "tp", "pp", "vpp", "dp") if strategy.get(name, 1) != 1]
+    return " ".join(parts) or "one rank each"
+
+
+def answer_table() -> str:
+    lines = ["| phase | domain | best split | tokens/s per GPU | | largest terms |", "|---|---:|---|---:|---:|---|"]
+    for row in compare(CompareRequest())["rows"]:
+        name, scale, unit = LATENCY[row["phase"]]
+        seconds = row["ttft_s"] if row["phase"] == "prefill" else row["step_time_s"]
+        top = sorted(row["terms"], key=lambda term: -row["terms"][term])[:3]
+        shares = ", ".join(f"{term} {row['terms'][term] / row['step_time_s']:.0%}" for term in top)
+        lines.append(
+            f"| {row['phase']} | {row['domain']} | {split(row)} | {row['tokens_per_s_per_gpu']:,.0f} "
+            f"| {name} {seconds * scale:.3g} {unit} | {shares} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def percent(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{100 * value:{sign}.1f}"
+
+
+def error_table(name: str) -> str:
+    document = validate(name)
+    whole = document["summary"]
+    lines = ["| group | rows | predicted | median % | p90 % | mean % | bias % |", "|---|---:|---:|---:|---:|---:|---:|"]
+    for label, s in [*document["groups"].items(), ("**all rows**", whole)]:
+        figures = [percent(s[key]) for key in ("median_ape", "p90_ape", "mean_ape")]
+        lines.append(f"| {label} | {s['n']:,} | {s['predicted']} | {' | '.join(figures)} | {percent(s['bias'], '+')} |")
+    macro = [percent(whole[key]) for key in ("macro_median_ape", "macro_p90_ape")]
+    lines.append(f"| **mean over groups** | | | {' | '.join(macro)} | | |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES: dict[tuple[str, str], Callable[[], str]] = {
+    ("README.md", "answer"): answer_table,
+    ("ACCURACY.md", "training"): lambda: error_table("training"),
+    ("ACCURACY.md", "memory"): lambda: error_table("memory"),
+}
+
+
+def cut(text: str, name: str) -> tuple[str, str, str]:
+    head, rest = text.split(f"<!-- {name} -->\n")
+    table, tail = rest.split(f"<!-- /{name} -->")
+    return head, table, tail
+
+
+@pytest.mark.parametrize(("file", "name"), TABLES)
+def test_the_table_is_what_the_program_says(file: str, name: str) -> None:
+    _, printed, _ = cut((ROOT / file).read_text(encoding="utf-8"), name)
+    today = TABLES[file, name]()
+    assert NUMBER.sub("#", printed) == NUMBER.sub("#", today)
+    for old, new in zip(NUMBER.findall(printed), NUMBER.findall(today), strict=True):
+        assert float(new.replace(",", "")) == pytest.approx(float(old.replace(",", "")), rel=2e-3, abs=0.15)
+
+
+if __name__ == "__main__":
+    for (file, name), table in TABLES.items():
+        head, _, tail = cut((ROOT / file).read_text(encoding="utf-8"), name)
+        renewed = f"{head}<!-- {name} -->\n{table()}<!-- /{name} -->{tail}"
+        (ROOT / file).write_text(renewed, encoding="utf-8")
