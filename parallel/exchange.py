@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from clusters.build import Cluster, path
 from collectives.moe import Copies, moe_exchange
-from collectives.path import IDEAL
+from collectives.path import IDEAL, Hop
 from parallel.models import Moe
 from parallel.precision import Recipe, row_bytes
 from topo.columns import Column, ColumnLike, column
@@ -22,34 +23,49 @@ class Exchange:
     ----------
     regime : key of the link constants
     copies : a row per `expert`, per `rank` or per `node` (scale-up domain) that a token goes to
-    scale_up_only : whether it works only inside one scale-up domain
-    sm_share : share of the multiprocessors that it takes from a micro-batch computing meanwhile
+    planes : the networks that it uses; one that uses scale-up alone works only inside a domain
+    sm_share : share of the multiprocessors that it takes from a micro-batch computing meanwhile; None where no other
+        micro-batch can compute meanwhile
     """
 
     regime: str
     copies: Copies
-    scale_up_only: bool
-    sm_share: float
+    planes: tuple[str, ...]
+    sm_share: float | None
     note: str
 
 
+BOTH = ("scale-up", "scale-out")
+_SOME = 20 / 132  # multiprocessors that DeepSeek-V3 gives to its exchange kernels (2412.19437 §3.2.2)
+
 EXCHANGES: dict[str, Exchange] = {
     "low-latency": Exchange(
-        "low-latency", "expert", False, 0.0, "RDMA and NVLink stores, no deduplication (deepseek-ai/DeepEP)"
+        "low-latency",
+        "expert",
+        BOTH,
+        None,
+        "NVLink stores and RDMA, no deduplication; NVLink rules out overlap by receive hooks (deepseek-ai/DeepEP)",
+    ),
+    "low-latency-rdma": Exchange(
+        "low-latency",
+        "expert",
+        ("scale-out",),
+        0.0,
+        "every row over the NIC, received behind another micro-batch without multiprocessors (deepseek-ai/DeepEP)",
     ),
     "normal": Exchange(
         "normal",
         "node",
-        False,
-        20 / 132,
-        "one copy per domain over the NIC, then NVLink; 20 of 132 SMs (2412.19437 §3.2.2)",
+        BOTH,
+        _SOME,
+        "one copy per domain over the NIC, then NVLink (deepseek-ai/DeepEP)",
     ),
     "one-sided": Exchange(
         "one-sided",
         "expert",
-        True,
-        20 / 132,
-        "NVLink stores within one domain (NVIDIA/TensorRT-LLM, blog 18); SMs as above",
+        ("scale-up",),
+        _SOME,
+        "NVLink stores within one domain (NVIDIA/TensorRT-LLM, blog 18)",
     ),
 }
 
@@ -82,13 +98,28 @@ def candidates(name: str, phase: str) -> tuple[str, ...]:
     """Return the kernels to try: the named one, or under `auto` those made for the phase.
 
     >>> candidates("auto", "decode"), candidates("normal", "decode")
-    (('low-latency', 'one-sided'), ('normal',))
+    (('low-latency', 'low-latency-rdma', 'one-sided'), ('normal',))
     """
     if name == "auto":
-        return ("low-latency", "one-sided") if phase == "decode" else ("normal", "one-sided")
+        return ("low-latency", "low-latency-rdma", "one-sided") if phase == "decode" else ("normal", "one-sided")
     if name not in EXCHANGES:
         raise SpecError([Fault("exchange", name, "no such kernels", f"choose auto, {', '.join(EXCHANGES)}")])
     return (name,)
+
+
+def reach(cluster: Cluster, members: Column) -> Column:
+    """Members of the group in the domain of its worst placed rank."""
+    inside = [m for tier, m in zip(cluster.tiers, members, strict=True) if tier.plane == "scale-up"]
+    return np.asarray(inside[-1] if inside else np.ones_like(members[-1]))
+
+
+def works_for(cluster: Cluster, members: Column, name: str) -> npt.NDArray[np.bool_]:
+    """Whether the kernels reach every member of the group: inside one domain, or through NICs where there are any."""
+    planes = EXCHANGES[name].planes
+    if "scale-out" not in planes:
+        return np.asarray(reach(cluster, members) >= members[-1])
+    wired = "scale-up" in planes or any(tier.plane == "scale-out" for tier in cluster.tiers)
+    return np.asarray(np.full(members[-1].shape, wired) | (members[-1] == 1))
 
 
 def exchange_s(
@@ -115,11 +146,6 @@ def exchange_s(
     dict
         `dispatch`, `combine`: seconds; `kernels`: index into `candidates(name, phase)`.
     """
-    size = members[-1]
-    domain = np.zeros_like(size)
-    for tier, inside in zip(cluster.tiers, members, strict=True):
-        if tier.plane == "scale-up":
-            domain = np.maximum(domain, inside)
     found: list[dict[str, Column]] = []
     for key in candidates(name, phase):
         kernels = EXCHANGES[key]
@@ -130,14 +156,22 @@ def exchange_s(
                 ("combine", rules.combine or recipe.combine),
             )
         }
-        reach = np.where((domain >= size) | (not kernels.scale_up_only), 0.0, np.inf)
-        found.append({step: seconds + reach for step, seconds in price.items()})
+        works = np.where(works_for(cluster, members, key), 0.0, np.inf)
+        found.append({step: seconds + works for step, seconds in price.items()})
     choice = np.argmin(np.stack([f["dispatch"] + f["combine"] for f in found]), axis=0)
     pick = {
         step: np.take_along_axis(np.stack([f[step] for f in found]), choice[None], axis=0)[0]
         for step in ("dispatch", "combine")
     }
     return {**pick, "kernels": column(choice)}
+
+
+def _road(road: tuple[Hop, ...], kernels: Exchange) -> tuple[Hop, ...]:
+    """Return the hops that the kernels take: those that leave NVLink alone go out and back in through the NIC."""
+    out = next((hop for hop in road if hop.plane == "scale-out"), None)
+    if "scale-up" in kernels.planes or out is None:
+        return road
+    return tuple(hop if hop.plane == "scale-out" else out for hop in road)
 
 
 def _one_way(
@@ -150,7 +184,7 @@ def _one_way(
     op: str,
     rules: ExchangeRules,
 ) -> Column:
-    road = path(cluster, op, kernels.regime)
+    road = _road(path(cluster, op, kernels.regime), kernels)
     copies = rules.copies or kernels.copies
     if rules.ideal:
         road = tuple(replace(hop, latency_s=0.0, model=IDEAL) for hop in road)

@@ -80,7 +80,7 @@ def stage_layers(model: Model, pp: ColumnLike, place: str) -> Column:
     most = np.ceil(layer_count(model) / pp)
     full = layer_count(model) - pp * (most - 1.0)  # stages that hold the most
     short = {"first": full <= pp - 2, "inner": np.zeros_like(full, dtype=bool), "last": full <= pp - 1}[place]
-    return most - short
+    return column(most - short)
 
 
 def fullest_stage(model: Model, pp: ColumnLike, place: str = "inner") -> list[Column]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clusters.build import Cluster
-from parallel.exchange import EXCHANGES, candidates
+from parallel.exchange import works_for
 from parallel.models import Mlp, Model, Moe, layer_count
 from parallel.placement import ORDERS, domain_size, members_of, world
 from parallel.serving import replicas, stage_ranks
@@ -92,14 +92,11 @@ def _no_experts(c: Columns, s: Setting) -> Mask:
 
 
 def _kernels_reach(c: Columns, s: Setting) -> Mask:
-    """Kernels that only store through the scale-up network need the whole expert group inside a domain."""
     named = s.work.exchange if isinstance(s.work, ServeWorkload) else "auto"
-    if s.moe is None or not all(EXCHANGES[name].scale_up_only for name in candidates(named, "decode")):
+    if s.moe is None or named == "auto":
         return np.ones(c.rows, dtype=bool)
     ranks = stage_ranks(c)
-    spread = members_of(s.cluster, c["used"], ranks, np.ones_like(ranks))
-    inside = [row for tier, row in zip(s.cluster.tiers, spread, strict=True) if tier.plane == "scale-up"]
-    return np.asarray(np.max([np.ones_like(ranks), *inside], axis=0) >= ranks)
+    return works_for(s.cluster, members_of(s.cluster, c["used"], ranks, np.ones_like(ranks)), named)
 
 
 _FILLING = Rule(
@@ -219,7 +216,7 @@ SERVE_RULES: tuple[Rule, ...] = (
         "the exchange kernels reach the whole expert group",
         ("used", "tp", "ep"),
         _kernels_reach,
-        "one-sided kernels stay inside a scale-up domain: lower ep, or choose low-latency, normal or auto",
+        "one-sided kernels stay inside a scale-up domain, those of RDMA alone need NICs: lower ep, or choose auto",
     ),
 )
 

@@ -143,14 +143,15 @@ def _exchange(
     return out | {"fastest ep": np.min(np.stack([way["busy ep"] for way in ways]), axis=0)}
 
 
-def _beside(once: Column, compute: Column, taken: float, cols: Mapping[str, Column]) -> dict[str, Column]:
+def _beside(once: Column, compute: Column, taken: float | None, cols: Mapping[str, Column]) -> dict[str, Column]:
     """Exchange of one layer, all micro-batches: busy, what two micro-batches cannot hide, and what its kernels slow down.
 
-    Two micro-batches: a layer takes ``2·max(C/(1 − taken), M)``, of which `contention` is ``2·(C/(1 − taken) − C)``.
+    `taken` is the share of multiprocessors that they take, None where nothing can compute beside them. Two micro-batches:
+    a layer takes ``2·max(C/(1 − taken), M)``, of which `contention` is ``2·(C/(1 − taken) − C)``.
     """
     parts = cols["microbatches"]
-    split = (parts > 1) & (stage_ranks(cols) > 1)
-    slowed = np.where(split, compute / (1.0 - taken), compute)
+    split = (parts > 1) & (stage_ranks(cols) > 1) & (taken is not None)
+    slowed = np.where(split, compute / (1.0 - (taken or 0.0)), compute)
     return {
         "busy ep": parts * once,
         "ep": np.where(split, parts * np.maximum(once - slowed, 0.0), parts * once),

@@ -128,8 +128,20 @@ def test_one_sided_kernels_cannot_leave_the_domain() -> None:
     assert np.isfinite(both(prices)).tolist() == [True, False]
 
 
+def test_kernels_of_rdma_alone_price_the_nic_even_inside_a_domain() -> None:
+    ideal = ExchangeRules(ideal=True)
+    inside = both(exchange(cluster(), 8, name="low-latency-rdma", rules=ideal))
+    alone = both(exchange(cluster("hgx-h100", 512, 1), 8, name="low-latency-rdma", rules=ideal, used=1))
+    assert inside == pytest.approx(alone)  # seven eighths of the rows over 50 GB/s, whatever NVLink there is
+    assert inside > 5 * both(exchange(cluster(), 8, name="low-latency", rules=ideal))
+
+
+def test_kernels_of_rdma_alone_need_a_network() -> None:
+    assert np.isinf(both(exchange(cluster("gb200-nvl72", 72, 72), 64, name="low-latency-rdma", used=64)))
+
+
 def test_unknown_kernels_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(SpecError, match="choose auto, low-latency, normal, one-sided"):
+    with pytest.raises(SpecError, match="choose auto, low-latency, low-latency-rdma, normal, one-sided"):
         exchange(cluster(), 64, name="deepep")
 
 

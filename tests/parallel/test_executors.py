@@ -1,5 +1,6 @@
 """Executors: who is chosen, how work is cut, and that Ray gives the serial result bit for bit."""
 
+import itertools
 import os
 import time
 from dataclasses import fields
@@ -49,7 +50,7 @@ def test_ranges_are_whole_blocks_that_cover_every_row_once(total):
     assert [row for lo, hi in pieces for row in (lo, hi)] == sorted(row for piece in pieces for row in piece)
     assert sum(hi - lo for lo, hi in pieces) == total
     assert all(lo % BLOCK == 0 for lo, _ in pieces)
-    assert all(a[1] == b[0] for a, b in zip(pieces, pieces[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(pieces))
 
 
 def test_the_serial_executor_finds_what_one_range_finds(task, monkeypatch):

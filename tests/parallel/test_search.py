@@ -11,7 +11,7 @@ from parallel.search import Found, merge, pareto
 
 FEW = st.integers(0, 6).map(float)  # few values: ties are common
 POINTS = st.lists(st.tuples(FEW, FEW), max_size=40)
-quick = settings(max_examples=80, deadline=None)
+quick = settings(max_examples=60, deadline=None)
 
 
 def beaten(point, others):

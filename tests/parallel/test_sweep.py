@@ -85,7 +85,7 @@ def test_every_point_is_feasible_or_rejected_for_one_reason(bound, case):
     assert all(count > 0 for count in found.rejected.values())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 def test_any_partition_merged_in_order_finds_the_same(case, bind, data):

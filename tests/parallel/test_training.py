@@ -42,7 +42,7 @@ def pinned(bound: Bound, nic: str) -> Bound:
 @every_model
 def test_terms_add_up_and_expose_no_more_than_is_busy(model, place, bind, valid):
     bound = bind("train", model, *place)
-    cols = valid(bound, 1500)
+    cols = valid(bound, 700)
     priced = bound.price(cols)
     assert cols.rows > 100
     assert np.sum(list(priced.terms.values()), axis=0) == pytest.approx(priced.seconds, rel=1e-12)
@@ -63,7 +63,7 @@ def test_every_term_tells_its_work_before_overlap(model, bind, valid):
 @every_model
 def test_a_block_prices_every_row_as_if_it_were_alone(model, place, bind, valid):
     bound = bind("train", model, *place)
-    cols = valid(bound, 1500)
+    cols = valid(bound, 700)
     together = bound.price(cols)
     for row in np.linspace(0, cols.rows - 1, 8).astype(int):
         alone = bound.price(cols.take(np.array([row])))
@@ -79,7 +79,7 @@ def test_a_block_prices_every_row_as_if_it_were_alone(model, place, bind, valid)
 def test_prices_are_finite_and_utilisation_stays_below_one(model, bind, valid):
     for place in PLACES:
         bound = bind("train", model, *place)
-        priced = bound.price(valid(bound, 1500))
+        priced = bound.price(valid(bound, 700))
         for columns in (priced.terms, priced.busy, priced.memory, priced.extra):
             assert all(np.isfinite(values).all() for values in columns.values())
         assert np.all((priced.extra["mfu"] > 0) & (priced.extra["mfu"] < 1))
@@ -89,7 +89,7 @@ def test_prices_are_finite_and_utilisation_stays_below_one(model, bind, valid):
 def test_computation_takes_at_least_six_flops_per_parameter_and_token(bind, valid):
     bound = bind("train", "llama-3.1-70b", "hgx-h100", 256)
     task, part = bound.task, bound.cluster.accelerator
-    priced = bound.price(valid(bound, 1500))
+    priced = bound.price(valid(bound, 700))
     flops = 6.0 * (active_parameters(task.model) - task.model.vocab * task.model.hidden) * task.train.tokens
     compute_s = sum(priced.terms[name] for name in COMPUTE)
     assert np.all(compute_s * priced.extra["gpus_used"] * part.peak_flops["fp8"] > flops)
@@ -102,7 +102,7 @@ def test_links_without_end_leave_computation_alone(model, bind, valid):
     bound = bind("train", model, "hgx-h100", 256)
     free = {"scale_up": {"bandwidth": 1e18, "latency": 0}, "scale_out": {"nic": 1e18, "radix": 64, "latency": 0}}
     ideal = rewired(bound, **free)
-    cols = valid(bound, 1500)
+    cols = valid(bound, 700)
     real, free_s = bound.price(cols), ideal.price(cols)
     # software time is per collective: micro-batches of thousands of tokens pay little of it
     talk = {name: free_s.terms[name] / free_s.seconds for name in TALK}
@@ -116,7 +116,7 @@ def test_links_without_end_leave_computation_alone(model, bind, valid):
 @every_model
 def test_half_the_nic_speeds_nothing_up(model, place, bind, valid):
     bound = bind("train", model, *place)
-    cols = valid(bound, 1500)
+    cols = valid(bound, 700)
     ratio = pinned(bound, "25GB/s").price(cols).seconds / pinned(bound, "50GB/s").price(cols).seconds
     assert np.all(ratio >= 1 - 1e-12)
     assert np.all(ratio < 2.2)  # half the bandwidth, and what stood exactly hidden before
@@ -126,7 +126,7 @@ def test_half_the_nic_speeds_nothing_up(model, place, bind, valid):
 @every_model
 def test_half_the_nic_slows_every_strategy_that_leaves_a_box_of_eight(model, bind, valid):
     bound = bind("train", model, "hgx-h100", 256)
-    cols = valid(bound, 1500)
+    cols = valid(bound, 700)
     cols = cols.take(cols["tp"] * cols["pp"] * cols["dp"] > 8)
     half, full = pinned(bound, "25GB/s").price(cols), pinned(bound, "50GB/s").price(cols)
     assert cols.rows > 100
@@ -136,7 +136,7 @@ def test_half_the_nic_slows_every_strategy_that_leaves_a_box_of_eight(model, bin
 @every_model
 def test_half_the_nic_leaves_strategies_inside_a_domain_alone(model, bind, valid, changed):
     bound = bind("train", model, "gb200-nvl72", 144)
-    cols = valid(bound, 1500)
+    cols = valid(bound, 700)
     cols = cols.take(cols["tp"] * cols["pp"] <= 64)
     cols = changed(cols, used=64, dp=64 // (cols["tp"] * cols["pp"]))
     cols = cols.take((cols["tp"] * cols["dp"]) % cols["ep"] == 0)
@@ -150,7 +150,7 @@ def test_a_wider_domain_slows_no_strategy_that_it_holds(model, bind, valid, chan
     """64 accelerators as boxes of 8, then inside one domain: every group moves to the faster network."""
     narrow = bind("train", model, "gb200-nvl72", 64, 8)
     wide = bind("train", model, "gb200-nvl72", 64, 64)
-    cols = valid(narrow, 1500)
+    cols = valid(narrow, 700)
     before, after = narrow.price(cols), wide.price(changed(cols, used=64))
     assert np.array_equal(before.extra["gpus_used"], after.extra["gpus_used"])
     assert np.all(after.seconds <= before.seconds * (1 + 1e-12))
@@ -161,7 +161,7 @@ def test_a_wider_domain_slows_no_strategy_that_it_holds(model, bind, valid, chan
 def test_racks_of_72_run_a_strategy_as_fast_as_boxes_of_8_or_faster(model, bind, valid, changed):
     """512 ranks, 64 in each of 8 racks. Pipelines that fit no rack may meet one more switch: a thousandth."""
     boxes, racks = bind("train", model, "gb200-nvl72", 512, 8), bind("train", model, "gb200-nvl72", 576, 72)
-    cols = valid(boxes, 1500)
+    cols = valid(boxes, 700)
     ratio = racks.price(changed(cols, used=64)).seconds / boxes.price(cols).seconds
     assert np.all(ratio <= 1.001)
     assert np.median(ratio) < 0.999
@@ -170,7 +170,7 @@ def test_racks_of_72_run_a_strategy_as_fast_as_boxes_of_8_or_faster(model, bind,
 @pytest.mark.parametrize("model", ["llama-3.1-70b", "deepseek-v3"])
 def test_every_zero_stage_needs_less_memory_than_the_one_before(model, bind, valid, changed):
     bound = bind("train", model, "gb200-nvl72", 576)
-    cols = valid(bound, 1500)
+    cols = valid(bound, 700)
     shards = group_members(bound.cluster, cols, "edp")[-1]
     spread = (cols["dp"] >= 4) & (shards >= 4) & (np.ceil(layer_count(bound.task.model) / cols["pp"]) >= 4)
     cols = cols.take(spread)
@@ -186,7 +186,7 @@ def test_every_zero_stage_needs_less_memory_than_the_one_before(model, bind, val
 @every_model
 def test_recomputing_costs_time_and_frees_activations(model, bind, valid, changed):
     bound = bind("train", model, "hgx-h100", 256)
-    cols = changed(valid(bound, 1500), ep_overlap=0)
+    cols = changed(valid(bound, 700), ep_overlap=0)
     none, selective, full = (bound.price(changed(cols, recompute=code)) for code in range(len(RECOMPUTE)))
     assert np.all(none.terms["recompute"] == 0)
     assert np.all(full.terms["recompute"] > selective.terms["recompute"])
@@ -260,7 +260,7 @@ def test_interleaving_shortens_the_bubble(bind):
 
 def test_overlapping_the_exchange_hides_it_behind_computation(bind, valid, changed):
     bound = bind("train", "deepseek-v3", "gb200-nvl72", 576)
-    cols = valid(bound, 1500)
+    cols = valid(bound, 700)
     cols = cols.take(cols["ep"] > 1)
     alone, beside = (bound.price(changed(cols, ep_overlap=flag)) for flag in (0, 1))
     assert np.all(beside.terms["ep"] <= alone.terms["ep"])

@@ -86,11 +86,6 @@ def test_serve_gives_the_published_communication_limit():
     assert len(document["ladder"]) == 7
 
 
-def test_train_prices_a_scenario():
-    document = answer("train", SCENARIOS / "llama-405b-h100.yaml")
-    assert {"step_time_s", "tokens_per_s_per_gpu", "mfu", "memory_bytes", "terms", "busy", "warnings"} <= set(document)
-
-
 def test_list_names_the_models():
     names = [row["name"] for row in answer("list", "models")["rows"]]
     assert {"deepseek-v3", "llama-3.1-70b", "mixtral-8x7b"} <= set(names)
@@ -105,7 +100,7 @@ def test_topo_describes_a_system():
 
 @pytest.mark.parametrize(
     "args",
-    [("compare", *SMALL, "--quiet"), ("serve", SCENARIOS / "llama-70b-serve.yaml"), ("topo", "hgx-h100")],
+    [("compare", *SMALL, "--quiet"), ("train", SCENARIOS / "llama-405b-h100.yaml")],
     ids=lambda args: args[0],
 )
 def test_a_drawn_answer_goes_to_stdout_alone(args):
@@ -147,7 +142,7 @@ def test_a_config_without_the_needed_fields_is_told_all_of_them(tmp_path):
     assert "num_attention_heads" in said
 
 
-@pytest.mark.parametrize("command", [("train",), ("topo",), ("compare", "--model")])
+@pytest.mark.parametrize("command", [("train",), ("compare", "--model")])
 def test_a_file_that_cannot_be_read_is_told(command, tmp_path):
     assert "nowhere.yaml" in refusal(*command, tmp_path / "nowhere.yaml")
 
