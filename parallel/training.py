@@ -19,7 +19,7 @@ from clusters.tunings import collective_s
 from collectives.pipelines import SCHEDULES
 from collectives.point_to_point import farthest
 from parallel import memory
-from parallel.exchange import exchange_s
+from parallel.exchange import EXCHANGES, candidates, exchange_s
 from parallel.models import LayerKind, Model, Moe, flops_per_token_forward
 from parallel.operators import ACTIVATION_BYTES, feed_forward, head, kv_width, norm, sequence_attention
 from parallel.placement import group_members
@@ -38,7 +38,7 @@ LINK_AXES = (*LAYER_AXES, "order", "dp", "pp")
 STAGE_AXES = (*LINK_AXES, "recompute", "ep_overlap")
 PIPELINE_AXES = (*STAGE_AXES, "vpp")
 COMPUTE = ("attention", "attention core", "mlp", "shared expert", "experts", "vector", "head")
-NAMED = (*COMPUTE, "recompute", "tp", "cp", "ep")
+NAMED = (*COMPUTE, "recompute", "tp", "cp", "ep", "contention")
 #: what the step still needs of its stages
 KEPT = (
     *("slow", "total", "forward share", "working", "stage layers", "dp", "edp"),
@@ -134,6 +134,7 @@ def _layer_communication(
         "backward cp": kv_gather + kv_scatter,
         "forward ep": np.zeros_like(t),
         "backward ep": np.zeros_like(t),
+        "lent": np.zeros_like(t),
     }
     if moe is not None:
         swap = exchange_s(
@@ -144,6 +145,8 @@ def _layer_communication(
         shared = shared + _collective(job, "reduce_scatter", rows, members["etp"])
         out["forward ep"] = (swap["dispatch"] + swap["combine"]) * job.work.imbalance
         out["backward ep"] = 2.0 * swap["combine"] * job.work.imbalance
+        lent = [EXCHANGES[name].sm_share or 0.0 for name in candidates("auto", "train")]
+        out["lent"] = np.array(lent)[swap["kernels"].astype(np.int64)]
         out["forward tp"] = out["forward tp"] + shared
         out["backward tp"] = out["backward tp"] + shared
     return out
@@ -192,13 +195,15 @@ def _exposed(prices: Mapping[str, Column], index: int, cols: Mapping[str, Column
     core = get("forward attention core") + get("backward attention core")
     cp = get("forward cp") + get("backward cp")
     ep = get("forward ep") + get("backward ep")
+    slowed = (ahead + back) / (1.0 - get("lent"))  # multiprocessors of the exchange, while another micro-batch computes
     out = {name: get(f"forward {name}") + get(f"backward {name}") for name in COMPUTE}
     out |= {
         "recompute": redo,
         "tp": get("forward tp") + get("backward tp") + np.maximum(get("hideable tp") - get("column backward"), 0.0),
         "busy tp": get("forward tp") + get("backward tp") + get("hideable tp"),
         "cp": np.maximum(cp - core, 0.0),
-        "ep": np.where(cols["ep_overlap"] > 0, np.maximum(ep - (ahead + back), 0.0), ep),
+        "ep": np.where(cols["ep_overlap"] > 0, np.maximum(ep - slowed, 0.0), ep),
+        "contention": np.where(cols["ep_overlap"] > 0, slowed - (ahead + back), 0.0),
         "busy cp": cp,
         "busy ep": ep,
     }

@@ -8,6 +8,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,6 +76,9 @@ TARGETS: Final[Mapping[str, Target]] = {
 }
 """Set -> what it scores."""
 
+TABLES: Final[Mapping[str, str]] = {"gemm": "parallel.validation_gemm"}
+"""Set of measured operators -> the module whose `score(file, progress)` scores it."""
+
 
 def validate(
     set_name: str,
@@ -87,10 +91,10 @@ def validate(
 
     Parameters
     ----------
-    set_name : a key of `TARGETS`
-    file : anyone's own cases in the schema of the shipped ones, ``.json`` or ``.json.gz``
-    fidelity : training steps are priced by closed forms only: ``auto`` or ``closed-form``
-    topologies : not for these sets: their cases name their clusters themselves
+    set_name : a key of `TARGETS` or `TABLES`
+    file : anyone's own measurements in the schema of the shipped ones: ``.json`` cases, a ``.csv`` table, or their ``.gz``
+    fidelity : these sets are priced by closed forms only: ``auto`` or ``closed-form``
+    topologies : not for these sets: their rows name their hardware themselves
     progress : called as ``progress(done, total)``
 
     Returns
@@ -103,7 +107,11 @@ def validate(
     SpecError
         An unknown set or rung, or a file that cannot be read or does not hold cases; every fault at once.
     """
-    target = _checked(set_name, fidelity, topologies)
+    _check(set_name, fidelity, topologies)
+    if set_name in TABLES:
+        scored: dict[str, Any] = import_module(TABLES[set_name]).score(file, progress)
+        return scored
+    target = TARGETS[set_name]
     document = _read(file, target)
     rows, priced = _rows(document, target, progress)
     figures, groups = scoring.summary(rows)
@@ -119,18 +127,17 @@ def validate(
     }
 
 
-def _checked(set_name: str, fidelity: str | None, topologies: str | Path | None) -> Target:
-    """Return the target of a set; SpecError with every wrong argument."""
-    found = []
-    if set_name not in TARGETS:
-        found.append(Fault("SET", set_name, "no such set of measurements", f"choose one of {', '.join(TARGETS)}"))
+def _check(set_name: str, fidelity: str | None, topologies: str | Path | None) -> None:
+    """Raise SpecError with every wrong argument."""
+    found, sets = [], (*TARGETS, *TABLES)
+    if set_name not in sets:
+        found.append(Fault("SET", set_name, "no such set of measurements", f"choose one of {', '.join(sets)}"))
     if fidelity is not None and fidelity.replace(" ", "-").replace("_", "-") not in RUNGS:
         found.append(Fault("fidelity", fidelity, f"is no rung for {set_name}", f"choose one of {', '.join(RUNGS)}"))
     if topologies is not None:
-        found.append(Fault("topologies", str(topologies), "training cases name their clusters", "leave it out"))
+        found.append(Fault("topologies", str(topologies), "rows of this set name their hardware", "leave it out"))
     if found:
         raise SpecError(found)
-    return TARGETS[set_name]
 
 
 def _read(file: str | Path | None, target: Target) -> Json:
