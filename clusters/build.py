@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from clusters import catalogue
+from clusters.economics import economics_rows
 from clusters.spec import ClusterSpec, fingerprint, part_of, ports_each, system_rows
 from topo.errors import Fault, SpecError
 
@@ -223,13 +224,14 @@ _ROWS: Final["dict[str, Callable[[], list[dict[str, Any]]]]"] = {
     "accelerators": catalogue.accelerator_rows,
     "systems": system_rows,
     "fabrics": catalogue.fabric_rows,
+    "economics": economics_rows,
 }
 
 
 def list_rows(kind: str) -> list[dict[str, Any]]:
     """Return one row per entry of the catalogue, each with `name` and key figures in SI units.
 
-    >>> [row["name"] for row in list_rows("accelerators")][:2]
+    >>> [row["name"] for row in list_rows("accelerators") if row["vendor"] == "nvidia"][:2]
     ['a100-sxm-40', 'a100-sxm-80']
     """
     if kind not in _ROWS:

@@ -1,19 +1,53 @@
 """What exists: accelerators, NICs, switches and links, each figure with its unit, source, tier and date.
 
 The data lie in ``clusters/data``: `accelerators/*.yaml` (one document per part), `fabrics.yaml`, and `sources.yaml`,
-the table of sources. Peaks are dense FLOP/s, bandwidths one way, and one package is one accelerator. Names are
-kebab-case; case, ``_`` and aliases ("h100") do not matter on input, and a misspelt name gets the nearest.
+the table of sources; a folder of the same layout, named by the environment variable PODSCALE_CATALOGUE, adds to them or
+overrides them figure by figure (`clusters.entries`). Peaks are dense FLOP/s, bandwidths one way, and one package is one
+accelerator. Names are kebab-case; case, ``_`` and aliases ("h100") do not matter on input, and a misspelt name gets the
+nearest. A part without public figures is a template: it is listed, and `unmet` says what to fill in.
 """
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from clusters.figures import DATA, Figure, Source, Table, figures_of, key_of, nearest, read_yaml, si_of, sources
-from topo.errors import Fault, SpecError
+from clusters.fabrics import (
+    Link,
+    Nic,
+    Switch,
+    fabric_rows,
+    find,
+    link,
+    links,
+    nic,
+    nic_for,
+    nics,
+    switch,
+    switches,
+)
+from clusters.figures import (
+    DATA,
+    KEPT,
+    Figure,
+    Overlay,
+    Source,
+    Table,
+    figures_of,
+    files_of,
+    key_of,
+    nearest,
+    overlay,
+    read_yaml,
+    si_of,
+    sources,
+    sources_with,
+)
+from clusters.units import EXAMPLES
+from topo.errors import Fault
 
 __all__ = [
     "DATA",
@@ -22,6 +56,7 @@ __all__ = [
     "Figure",
     "Link",
     "Nic",
+    "Overlay",
     "Source",
     "Switch",
     "Table",
@@ -37,11 +72,13 @@ __all__ = [
     "nic",
     "nic_for",
     "nics",
+    "overlay",
     "overridden",
     "read_yaml",
     "sources",
     "switch",
     "switches",
+    "unmet",
 ]
 
 OVERRIDES: Final = MappingProxyType(
@@ -57,12 +94,33 @@ OVERRIDES: Final = MappingProxyType(
 )
 """Accelerator figures that a cluster file may override -> their dimension."""
 
+REQUIRED: Final = MappingProxyType(
+    {
+        "peak_bf16": ("override.accelerator.peak_bf16", EXAMPLES["flops"]),
+        "hbm_capacity": ("override.accelerator.hbm_capacity", EXAMPLES["bytes"]),
+        "hbm_bandwidth": ("override.accelerator.hbm_bandwidth", EXAMPLES["bandwidth"]),
+        "scale_up_bandwidth": ("scale_up.bandwidth", EXAMPLES["bandwidth"]),
+        "domain": ("domain", EXAMPLES["count"]),
+        "link": ("scale_up.link", "nvlink5"),
+        "nic": ("scale_out.nic", "400Gb/s, or the name of a NIC"),
+    }
+)
+"""What a cluster cannot be priced without -> the field of a cluster file that supplies it, and an example."""
+TEMPLATE: Final = ("peak_bf16", "hbm_capacity", "hbm_bandwidth")
+"""A part without these is a template."""
+_WORDS: Final = dict(zip(REQUIRED, ("BF16", "HBM", "HBM rate", "scale-up", "domain", "link", "NIC"), strict=True))
+RAILS: Final = 8
+"""Rails of a part whose entry names none, as in the boxes of eight that most are sold in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """One package: what it computes, holds and talks, and how its maker usually wires it (`domain` and below).
+    """One package: what it computes, holds and talks, and how its maker usually wires it (`link` and below).
 
-    `peak_flops` maps a precision ("bf16", "fp8" ...) to dense FLOP/s and lacks the precisions the part has not.
+    `peak_flops` maps a precision ("bf16", "fp8" ...) to dense FLOP/s and lacks the precisions the part has not. `hbm_*`
+    is the memory that holds the weights, on the chip where there is no other. `topology` is how the maker wires a
+    domain: switched, mesh, torus, dragonfly or direct. `missing` names the keys of `REQUIRED` that are not public: a
+    quantity among them is NaN, `domain` 0 and a name empty.
     """
 
     name: str
@@ -73,98 +131,69 @@ class Accelerator:
     peak_flops: Table[float]
     hbm_bytes: float
     hbm_Bps: float
-    sram_bytes: float
+    sram_bytes: float | None
     scale_up_Bps: float
-    scale_up_links: int
-    host_Bps: float
+    scale_up_links: int | None
+    host_Bps: float | None
     power_W: float | None
     price_usd: float | None
     link: str
+    topology: str
     domain: int
-    switches: int
+    switches: int | None
     rails: int
     nic: str
+    nics: float
+    missing: tuple[str, ...]
     figures: Table[Figure]
 
+    @property
+    def drain_s(self) -> float:
+        """Time to read the whole memory once: capacity / bandwidth, the least interval between tokens of a full part."""
+        return self.hbm_bytes / self.hbm_Bps
 
-@dataclass(frozen=True, slots=True)
-class Nic:
-    """A network adapter; `rate_Bps` is one way."""
-
-    name: str
-    title: str
-    link: str
-    rate_Bps: float
-    power_W: float | None
-    price_usd: float | None
-    figures: Table[Figure]
+    @property
+    def flop_per_byte(self) -> float:
+        """Dense BF16 FLOP for each byte of memory bandwidth: the intensity above which arithmetic is the limit."""
+        return self.peak_flops.get("bf16", math.nan) / self.hbm_Bps
 
 
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """A switch: a chip on the scale-up plane, a box on the scale-out plane."""
-
-    name: str
-    title: str
-    ports: int
-    rate_Bps: float
-    latency_s: float | None
-    in_network_reduction: bool
-    power_W: float | None
-    price_usd: float | None
-    figures: Table[Figure]
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A kind of link: the key that tunings know it by, its usual switch, and the wire latency.
-
-    `latency_s` is accelerator to accelerator through one switch on the scale-up plane, and one cable with its
-    NIC or transceivers on the scale-out plane. Watts and dollars are those of one cable's two ends.
-    """
-
-    name: str
-    title: str
-    plane: str
-    switch: str
-    latency_s: float
-    rate_Bps: float | None
-    power_W: float | None
-    price_usd: float | None
-    figures: Table[Figure]
-
-
-def _find(kind: str, name: str, names: Mapping[str, str]) -> str:
-    """Canonical name behind a name or alias; SpecError with the nearest where there is none."""
-    key = key_of(name)
-    if key in names:
-        return names[key]
-    remedy = nearest(key, dict.fromkeys(names.values()), names)
-    raise SpecError([Fault(kind, name, f"no such {kind} in the catalogue", remedy)])
-
-
-@cache
-def _documents() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Accelerator name -> (its YAML document, aliases). Only the document asked for is parsed, which keeps it quick."""
-    found = {}
-    for path in sorted((DATA / "accelerators").glob("*.yaml")):
-        for text in path.read_text(encoding="utf-8").split("\n---\n"):
-            name = re.search(r"^name: (\S+)$", text, re.MULTILINE)
-            aliases = re.search(r"^aliases: \[(.*)\]$", text, re.MULTILINE)
+@lru_cache(KEPT)
+def _documents(over: Overlay) -> dict[str, tuple[str, ...]]:
+    """Accelerator name -> its YAML documents, the user's last. They are parsed when asked for, which keeps it quick."""
+    found: dict[str, tuple[str, ...]] = {}
+    for path in (*sorted((DATA / "accelerators").glob("*.yaml")), *files_of(over, "accelerators")):
+        for text in documents(path.read_text(encoding="utf-8")):
+            name = re.search(r"^name:[ \t]*(\S+)", text, re.MULTILINE)
             if name:
-                found[name[1]] = (text, tuple(re.split(r",\s*", aliases[1])) if aliases else ())
+                found[name[1]] = (*found.get(name[1], ()), text)
     return found
 
 
-@cache
-def _accelerator_names() -> dict[str, str]:
+def documents(text: str) -> list[str]:
+    """Cut a file into its YAML documents."""
+    return re.split(r"^---[ \t]*$", text, flags=re.MULTILINE)
+
+
+@lru_cache(KEPT)
+def _accelerator_names(over: Overlay) -> dict[str, str]:
     """Name or alias -> name."""
-    return {key: name for name, (_, aliases) in _documents().items() for key in (name, *aliases)}
+    names: dict[str, str] = {}
+    for name, texts in _documents(over).items():
+        found = [re.search(r"^aliases:[ \t]*\[(.*)\]", text, re.MULTILINE) for text in texts]
+        aliases = [key.strip() for match in found if match for key in match[1].split(",")]
+        names |= dict.fromkeys((name, *aliases), name)
+    return names
 
 
 def names() -> tuple[str, ...]:
-    """Names of the accelerators in the catalogue, oldest first."""
-    return tuple(_documents())
+    """Names of the accelerators in the catalogue: by maker, the oldest first."""
+    return names_with(overlay())
+
+
+def names_with(over: Overlay) -> tuple[str, ...]:
+    """Names of the accelerators in the catalogue with a user's files on top."""
+    return tuple(_documents(over))
 
 
 def accelerator(name: str) -> Accelerator:
@@ -180,40 +209,93 @@ def accelerator(name: str) -> Accelerator:
     >>> accelerator("H100").name, accelerator("gb200").hbm_Bps
     ('h100-sxm', 8000000000000.0)
     """
-    return _accelerator(_find("accelerator", name, _accelerator_names()))
+    over = overlay()
+    return _accelerator(find("accelerator", name, _accelerator_names(over)), over)
 
 
-@cache
-def _accelerator(name: str) -> Accelerator:
-    """Parse one document."""
-    head = read_yaml(_documents()[name][0])
-    return _assemble(head, figures_of(head["figures"]))
+@lru_cache
+def _accelerator(name: str, over: Overlay) -> Accelerator:
+    """Parse the documents of one part."""
+    head: dict[str, Any] = {}
+    rows: dict[str, Any] = {}
+    for text in _documents(over)[name]:
+        document = read_yaml(text)
+        rows |= document.pop("figures", None) or {}
+        head |= document
+    return _assemble(head, figures_of(rows, sources_with(over)))
 
 
 def _assemble(head: Mapping[str, Any], figures: Table[Figure]) -> Accelerator:
     """Accelerator of a catalogue entry's words and figures."""
+
+    def count(key: str) -> int | None:
+        return int(figures[key].si) if key in figures else None
+
+    def known(key: str) -> float:
+        return figures[key].si if key in figures else math.nan
+
+    domain, link, nic = count("domain") or 0, head.get("link", ""), head.get("nic", "")
+    given = {*figures, *(("link",) if link or domain == 1 else ()), *(("nic",) if nic else ())}
     return Accelerator(
         name=head["name"],
         title=head["title"],
         vendor=head["vendor"],
         generation=head["generation"],
-        link=head["link"],
-        nic=head["nic"],
+        link=link,
+        nic=nic,
         year=int(figures["year"].si),
         peak_flops=Table((k.removeprefix("peak_"), f.si) for k, f in figures.items() if k.startswith("peak_")),
-        hbm_bytes=figures["hbm_capacity"].si,
-        hbm_Bps=figures["hbm_bandwidth"].si,
-        sram_bytes=figures["sram"].si,
-        scale_up_Bps=figures["scale_up_bandwidth"].si,
-        scale_up_links=int(figures["scale_up_links"].si),
-        host_Bps=figures["host_bandwidth"].si,
+        hbm_bytes=known("hbm_capacity"),
+        hbm_Bps=known("hbm_bandwidth"),
+        sram_bytes=si_of(figures, "sram"),
+        scale_up_Bps=known("scale_up_bandwidth"),
+        scale_up_links=count("scale_up_links"),
+        host_Bps=si_of(figures, "host_bandwidth"),
         power_W=si_of(figures, "power"),
         price_usd=si_of(figures, "price"),
-        domain=int(figures["domain"].si),
-        switches=int(figures["switches"].si),
-        rails=int(figures["rails"].si),
+        topology=figures["scale_up_topology"].unit.split()[0] if "scale_up_topology" in figures else "switched",
+        domain=domain,
+        switches=count("switches"),
+        rails=count("rails") or RAILS,
+        nics=si_of(figures, "nics") or 1.0,
+        missing=tuple(key for key in REQUIRED if key not in given),
         figures=figures,
     )
+
+
+def unmet(part: Accelerator, values: Mapping[str, Any], file: str = "") -> Iterator[Fault]:
+    """Yield a fault for each field that a cluster file has to fill in, for the catalogue has no public figure.
+
+    Parts that their makers wire as a mesh or a torus can be built as a switched domain only, which the file has to say.
+
+    Parameters
+    ----------
+    part : Accelerator
+        With the overrides of the file.
+    values : mapping
+        The file's checked fields.
+
+    Examples
+    --------
+    >>> [fault.field for fault in unmet(accelerator("rubin-ultra"), {})]
+    ['override.accelerator.peak_bf16']
+    >>> [fault.field for fault in unmet(accelerator("mi300x"), {"domain": 8})]
+    ['scale_up.layers']
+    >>> list(unmet(accelerator("mi300x"), {"scale_up": {"layers": 1}}))
+    []
+    """
+    up, alone = values.get("scale_up", {}), values.get("domain", part.domain) == 1
+    given = {*values, *(f"scale_up.{key}" for key in up), *(f"scale_out.{key}" for key in values.get("scale_out", {}))}
+    for field, example in map(REQUIRED.__getitem__, part.missing):
+        if field not in given and not (alone and field.startswith("scale_up.")):
+            problem = f"is needed: it is not public for the {part.title}"
+            yield Fault(field, None, problem, f"fill in your own, for instance {example}", file)
+    switched = "layers" in up or ("link" in up and link(up["link"]).switch)
+    if part.topology != "switched" and not alone and not switched:
+        kind = {"mesh": "a full mesh", "direct": "direct links"}.get(part.topology, f"a {part.topology}")
+        problem = f"is needed: a domain of the {part.title} is {kind}, which cannot be built yet"
+        remedy = "write scale_up: {layers: 1} to wire it through one switch of the same bandwidth instead"
+        yield Fault("scale_up.layers", None, problem, remedy, file)
 
 
 def overridden(part: Accelerator, values: Mapping[str, float]) -> Accelerator:
@@ -227,114 +309,10 @@ def overridden(part: Accelerator, values: Mapping[str, float]) -> Accelerator:
         key: Figure(value, units[OVERRIDES[key]], "override", "user", "", "set in the cluster file")
         for key, value in values.items()
     }
+    if not mine:
+        return part
     head = {key: getattr(part, key) for key in ("name", "title", "vendor", "generation", "link", "nic")}
     return _assemble(head, Table({**part.figures, **mine}.items()))
-
-
-@cache
-def _fabrics() -> dict[str, dict[str, dict[str, Any]]]:
-    """Read the three sections of fabrics.yaml."""
-    return dict(read_yaml((DATA / "fabrics.yaml").read_text(encoding="utf-8")))
-
-
-@cache
-def _fabric_names(section: str) -> dict[str, str]:
-    """Name or alias -> name, of one section."""
-    return {key: name for name, row in _fabrics()[section].items() for key in (name, *row.get("aliases", ()))}
-
-
-def links() -> tuple[str, ...]:
-    """Keys of the links."""
-    return tuple(_fabrics()["links"])
-
-
-def nics() -> tuple[str, ...]:
-    """Names of the NICs, slowest first."""
-    return tuple(_fabrics()["nics"])
-
-
-def switches() -> tuple[str, ...]:
-    """Names of the switches."""
-    return tuple(_fabrics()["switches"])
-
-
-def link(name: str) -> Link:
-    """Return the link of that key ("nvlink5", "ib-ndr" ...).
-
-    >>> link("NVLink5").plane
-    'scale-up'
-    """
-    return _link(_find("link", name, _fabric_names("links")))
-
-
-@cache
-def _link(name: str) -> Link:
-    row = _fabrics()["links"][name]
-    figures = figures_of(row["figures"])
-    return Link(
-        name=name,
-        title=row["title"],
-        plane=row["plane"],
-        switch=row["switch"],
-        latency_s=figures["latency"].si,
-        rate_Bps=si_of(figures, "rate"),
-        power_W=si_of(figures, "power"),
-        price_usd=si_of(figures, "price"),
-        figures=figures,
-    )
-
-
-def nic(name: str) -> Nic:
-    """Return the NIC of that name or alias.
-
-    >>> nic("cx7").rate_Bps
-    50000000000.0
-    """
-    return _nic(_find("NIC", name, _fabric_names("nics")))
-
-
-@cache
-def _nic(name: str) -> Nic:
-    row = _fabrics()["nics"][name]
-    figures = figures_of(row["figures"])
-    power_W, price_usd = si_of(figures, "power"), si_of(figures, "price")
-    return Nic(name, row["title"], row["link"], figures["rate"].si, power_W, price_usd, figures)
-
-
-def nic_for(rate_Bps: float) -> Nic:
-    """Return the slowest NIC of the catalogue that reaches a rate (one way), or else the fastest.
-
-    >>> nic_for(50e9).name, nic_for(60e9).name
-    ('connectx-7', 'connectx-8')
-    """
-    by_rate = sorted((nic(name) for name in nics()), key=lambda part: part.rate_Bps)
-    return next((part for part in by_rate if part.rate_Bps >= rate_Bps), by_rate[-1])
-
-
-def switch(name: str) -> Switch:
-    """Return the switch of that name or alias.
-
-    >>> switch("qm9700").ports
-    64
-    """
-    return _switch(_find("switch", name, _fabric_names("switches")))
-
-
-@cache
-def _switch(name: str) -> Switch:
-    row = _fabrics()["switches"][name]
-    figures = figures_of(row["figures"])
-    return Switch(
-        name=name,
-        title=row["title"],
-        ports=int(figures["ports"].si),
-        rate_Bps=figures["rate"].si,
-        latency_s=si_of(figures, "latency"),
-        in_network_reduction=row["in_network_reduction"],
-        power_W=si_of(figures, "power"),
-        price_usd=si_of(figures, "price"),
-        figures=figures,
-    )
 
 
 def cost(part: str) -> tuple[float | None, float | None]:
@@ -343,8 +321,8 @@ def cost(part: str) -> tuple[float | None, float | None]:
     >>> cost("gb200"), cost("no such part")
     ((1200.0, 35000.0), (None, None))
     """
-    makers = {_accelerator: names, _nic: nics, _switch: switches, _link: links}
-    for make, known in makers.items():
+    makers = ((accelerator, names), (nic, nics), (switch, switches), (link, links))
+    for make, known in makers:
         if part in known():
             found: Any = make(part)
             return found.power_W, found.price_usd
@@ -352,24 +330,22 @@ def cost(part: str) -> tuple[float | None, float | None]:
 
 
 def accelerator_rows() -> list[dict[str, Any]]:
-    """One row per accelerator with its key figures in SI units."""
-    keys = ("title", "vendor", "generation", "year", "hbm_bytes", "hbm_Bps", "scale_up_Bps", "link", "domain")
+    """One row per accelerator with its key figures in SI units; `missing` is what a cluster file has to fill in."""
+    keys = ("title", "vendor", "generation", "year", "hbm_bytes", "hbm_Bps", "drain_s", "flop_per_byte")
     rows = []
     for part in map(accelerator, names()):
         peaks = {f"{precision}_flops": part.peak_flops.get(precision) for precision in ("bf16", "fp8", "fp4")}
-        row = {key: getattr(part, key) for key in keys}
-        rows.append({"name": part.name, **row, **peaks, "power_W": part.power_W, "price_usd": part.price_usd})
+        row = {
+            "name": part.name,
+            **{key: getattr(part, key) for key in keys},
+            "scale_up_Bps": part.scale_up_Bps,
+            "link": part.link,
+            "topology": part.topology if part.link else "",
+            "domain": part.domain or None,
+            **peaks,
+            "power_W": part.power_W,
+            "price_usd": part.price_usd,
+            "missing": "template" if {*TEMPLATE} <= {*part.missing} else ", ".join(_WORDS[key] for key in part.missing),
+        }
+        rows.append({key: None if value != value else value for key, value in row.items()})  # noqa: PLR0124  (NaN)
     return rows
-
-
-def fabric_rows() -> list[dict[str, Any]]:
-    """One row per link, NIC and switch with its key figures in SI units."""
-    keys = ("title", "rate_Bps", "latency_s", "ports", "power_W", "price_usd")
-    parts: list[tuple[str, Link | Nic | Switch]] = [
-        *(("link", link(name)) for name in links()),
-        *(("nic", nic(name)) for name in nics()),
-        *(("switch", switch(name)) for name in switches()),
-    ]
-    return [
-        {"name": part.name, "kind": kind, **{key: getattr(part, key, None) for key in keys}} for kind, part in parts
-    ]

@@ -1,15 +1,22 @@
 """Figures with their provenance: value, unit, source, tier, date, and the range where sources disagree."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from clusters.units import to_si
 
 DATA: Final = Path(__file__).parent / "data"
+VARIABLE: Final = "PODSCALE_CATALOGUE"
+"""Environment variable that names the folder of the user's own catalogue."""
+KEPT: Final = 8
+"""Catalogues kept: the shipped one, and the last of the user's."""
+Overlay = tuple[tuple[str, int], ...]
+"""Files of the user's catalogue, each with its time of change; empty where there is none."""
 V = TypeVar("V")
 
 
@@ -100,16 +107,50 @@ def nearest(name: str, known: Iterable[str], aliases: Iterable[str] = ()) -> str
     return (f"did you mean {guess[0]}? " if guess else "") + f"Known: {', '.join(choices)}"
 
 
-@cache
+def overlay() -> Overlay:
+    """Return the files of the user's catalogue, in the folder that `VARIABLE` names, checked once for each change.
+
+    Raises
+    ------
+    SpecError
+        With every fault of every file.
+    """
+    folder = os.environ.get(VARIABLE, "").strip()
+    if not folder:
+        return ()
+    from clusters.entries import check
+
+    files = sorted(path for path in Path(folder).rglob("*") if path.suffix in (".yaml", ".yml") and path.is_file())
+    found = tuple((str(path), path.stat().st_mtime_ns) for path in files)
+    check(folder, found)
+    return found
+
+
+def files_of(over: Overlay, folder: str, name: str = "") -> list[Path]:
+    """Return the user's files of one folder, or of one name in the top folder."""
+    paths = [Path(path) for path, _ in over]
+    return [p for p in paths if (p.name == name if name else p.parent.name == folder)]
+
+
 def sources() -> Table[Source]:
-    """Every source by key."""
-    rows = read_yaml((DATA / "sources.yaml").read_text(encoding="utf-8"))
-    return Table((key, Source(key, row["title"], row["url"], row["tier"], row["date"])) for key, row in rows.items())
+    """Every source by key, the user's own included."""
+    return sources_with(overlay())
 
 
-def figures_of(rows: Mapping[str, Mapping[str, Any]]) -> Table[Figure]:
+@lru_cache(KEPT)
+def sources_with(over: Overlay) -> Table[Source]:
+    """Every source by key, those of the user's files on top."""
+    rows = {}
+    for path in (DATA / "sources.yaml", *files_of(over, "", "sources.yaml")):
+        rows.update(read_yaml(path.read_text(encoding="utf-8")))
+    return Table(
+        (key, Source(key, row["title"], row.get("url"), row["tier"], str(row["date"]))) for key, row in rows.items()
+    )
+
+
+def figures_of(rows: Mapping[str, Mapping[str, Any]], known: Mapping[str, Source] | None = None) -> Table[Figure]:
     """Figures of one part; tier and date are their source's."""
-    known = sources()
+    known = sources() if known is None else known
     return Table(
         (
             key,

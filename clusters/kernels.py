@@ -8,130 +8,58 @@ A matrix product is a grid of output tiles on a number of multiprocessors, fed f
 4. a memory efficiency, reached by large sizes through a square-root ramp (`hbm_ramp_s`),
 5. compute and memory overlap imperfectly: a p-norm joins them (`norm`; infinity would be the roofline).
 
-The constants are fitted by `clusters.calibration.gemm` and stored, with their residuals, in `data/kernels.yaml`.
-The data sheet peaks are arguments, so that a changed part (another clock, another memory) moves the price.
-"""
+A sixth holds where a kernel walks its tiles down the rows and nothing reorders them (`rereads`): activations that
+outgrow the cache are read again for every column of tiles.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+The constants are fitted by `clusters.calibration.gemm` and stored, with their residuals, in `data/kernels.yaml`; a
+file of one's own may lie over it (`clusters.overlay`). The data sheet peaks are arguments, so that a changed part
+(another clock, another memory) moves the price.
+"""
 
 import numpy as np
 
-from clusters.catalogue import key_of, read_yaml
-from topo.columns import Column, ColumnLike, column
-from topo.errors import Fault, SpecError
-
-DATA = Path(__file__).parent / "data" / "kernels.yaml"
-
-#: The fitted constants, in file order: eight at most for each accelerator and precision.
-CONSTANTS = (
-    "launch_s",
-    "efficiency",
-    "wave",
-    "k_ramp",
-    "hbm_efficiency",
-    "hbm_ramp_s",
-    "norm",
-    "quantise_bytes",
+from clusters.kernel_models import (
+    CONSTANTS,
+    PRECISIONS,
+    TILES,
+    KernelModel,
+    interval,
+    kernel,
+    table,
+    under_load,
 )
+from topo.columns import Column, ColumnLike, column
 
-#: Other spellings of a precision, as recipes and checkpoints write them.
-PRECISIONS: Mapping[str, str] = {
-    "bf16": "bf16",
-    "bfloat16": "bf16",
-    "fp16": "bf16",
-    "float16": "bf16",
-    "half": "bf16",
-    "fp8": "fp8",
-    "fp8-tensor": "fp8",
-    "int8": "fp8",
-    "fp8-block": "fp8-block",
-    "mxfp8": "fp8-block",
-    "nvfp4": "nvfp4",
-    "fp4": "nvfp4",
-    "mxfp4": "nvfp4",
-}
-
-#: What stands in where an accelerator has no constants of a precision: the first of these that it has.
-NEAREST_PRECISION: Mapping[str, tuple[str, ...]] = {
-    "bf16": (),
-    "fp8": ("fp8-block", "bf16"),
-    "fp8-block": ("fp8", "bf16"),
-    "nvfp4": ("fp8-block", "fp8", "bf16"),
-}
-
-#: Output tile (rows, columns) that the vendor libraries use at each precision. A convention, not a fit.
-TILES: Mapping[str, tuple[int, int]] = {
-    "bf16": (128, 128),
-    "fp8": (128, 128),
-    "fp8-block": (128, 128),
-    "nvfp4": (128, 256),
-}
+__all__ = [
+    "CONSTANTS",
+    "PRECISIONS",
+    "TILES",
+    "KernelModel",
+    "compute_s",
+    "exact_waves",
+    "gemm_bytes",
+    "gemm_s",
+    "grouped_gemm_s",
+    "interval",
+    "kernel",
+    "memory_s",
+    "reread_bytes",
+    "streaming_s",
+    "table",
+    "under_load",
+    "waves",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class KernelModel:
-    """What one accelerator makes of operators at one precision.
-
-    Parameters
-    ----------
-    accelerator, precision
-        What was asked for; `note` says so where the constants come from elsewhere.
-    launch_s
-        Time of an empty kernel [s].
-    efficiency
-        Share of the data sheet FLOP/s that large shapes reach.
-    wave
-        Sharpness of wave quantisation: 0 ignores it, 1 rounds the waves up.
-    k_ramp
-        Prologue and epilogue of a tile, in units of k.
-    hbm_efficiency
-        Share of the data sheet memory bandwidth that large sizes reach.
-    hbm_ramp_s
-        Memory ramp: V bytes take a further sqrt(hbm_ramp_s · V / B) [s].
-    norm
-        Exponent of the norm that joins compute and memory time, at least 1.
-    quantise_bytes
-        Bytes moved for each activation element to cast it to the low precision, before the product; 0 for BF16.
-    multiprocessors
-        Streaming multiprocessors of the part [count], from its data sheet.
-    tile
-        Output tile (rows, columns) of one multiprocessor.
-    sustained
-        Clock under a training load relative to the short benchmark; see `under_load`.
-    note
-        Empty where the constants were fitted for this part and precision, else whose they are and why.
-    """
-
-    accelerator: str
-    precision: str
-    launch_s: float
-    efficiency: float
-    wave: float
-    k_ramp: float
-    hbm_efficiency: float
-    hbm_ramp_s: float
-    norm: float
-    quantise_bytes: float
-    multiprocessors: int
-    tile: tuple[int, int]
-    sustained: float = 1.0
-    note: str = ""
-
-
-def under_load(model: KernelModel) -> KernelModel:
-    """Return the model at sustained clocks: the efficiency times `sustained`.
-
-    A short benchmark runs at boost clock; a training step of seconds runs where the power limit leaves it.
+def exact_waves(m: ColumnLike, n: ColumnLike, model: KernelModel, groups: ColumnLike = 1.0) -> Column:
+    """Waves of output tiles if tiles could be cut at will: groups·m·n / (tile·multiprocessors).
 
     >>> from dataclasses import replace
-    >>> under_load(replace(kernel("h100-sxm", "bf16"), efficiency=0.8, sustained=0.5)).efficiency
-    0.4
+    >>> float(exact_waves(256, 128, replace(kernel("h100-sxm"), multiprocessors=100, tile=(128, 128))))
+    0.02
     """
-    return replace(model, efficiency=model.efficiency * model.sustained, sustained=1.0)
+    rows, cols = model.tile
+    return column(column(groups) * column(m) * column(n) / (rows * cols * model.multiprocessors))
 
 
 def waves(m: ColumnLike, n: ColumnLike, model: KernelModel, groups: ColumnLike = 1.0) -> Column:
@@ -152,7 +80,7 @@ def waves(m: ColumnLike, n: ColumnLike, model: KernelModel, groups: ColumnLike =
     """
     rows, cols = model.tile
     m, n, groups = column(m), column(n), column(groups)
-    exact = groups * m * n / (rows * cols * model.multiprocessors)
+    exact = exact_waves(m, n, model, groups)
     whole = np.ceil(groups * np.ceil(m / rows) * np.ceil(n / cols) / model.multiprocessors)
     return column(exact ** (1 - model.wave) * whole**model.wave)
 
@@ -206,6 +134,27 @@ def gemm_bytes(
     """
     m, n, k = column(m), column(n), column(k)
     return column(bytes_a) * m * k + column(bytes_b) * k * n + column(bytes_out) * m * n
+
+
+def reread_bytes(m: ColumnLike, n: ColumnLike, k: ColumnLike, bytes_a: ColumnLike, model: KernelModel) -> Column:
+    """Bytes of activations read again from memory: (bytes_a·m·k − cache)⁺ · (n/tile_n − 1)⁺, or 0 without `rereads`.
+
+    Tiles that are walked down the rows pass the activations once for every column of tiles. The cache keeps what it
+    holds from pass to pass; the rest comes from memory each time.
+
+    Examples
+    --------
+    Activations of 20 MB, a cache of 15 MB and four columns of tiles: 5 MB more on each of three passes.
+
+    >>> from dataclasses import replace
+    >>> down = replace(kernel("h100-sxm"), rereads=True, cache_bytes=15e6, tile=(128, 128))
+    >>> float(reread_bytes(1000, 512, 10000, 2, down))
+    15000000.0
+    """
+    if not model.rereads:
+        return column(0.0)
+    spilled = np.maximum(column(bytes_a) * column(m) * column(k) - model.cache_bytes, 0.0)
+    return column(spilled * np.maximum(column(n) / model.tile[1] - 1.0, 0.0))
 
 
 def gemm_s(
@@ -276,63 +225,8 @@ def grouped_gemm_s(
     """
     m, groups = column(tokens_per_expert), column(experts)
     busy_s = compute_s(m, n, k, model, peak_flops, groups)
-    moved_s = streaming_s(groups * gemm_bytes(m, n, k, bytes_a, bytes_b, bytes_out), model, hbm_Bps)
+    size_bytes = gemm_bytes(m, n, k, bytes_a, bytes_b, bytes_out) + reread_bytes(m, n, k, bytes_a, model)
+    moved_s = streaming_s(groups * size_bytes, model, hbm_Bps)
     cast_s = model.quantise_bytes * groups * m * column(k) / column(hbm_Bps)
     joined_s = (busy_s**model.norm + moved_s**model.norm) ** (1 / model.norm)
     return column(launches) * model.launch_s + joined_s + cast_s
-
-
-@lru_cache
-def table() -> Mapping[str, Any]:
-    """Return `data/kernels.yaml` as it stands: constants, residuals, fallbacks and sources."""
-    loaded: Mapping[str, Any] = read_yaml(DATA.read_text("utf-8"))
-    return loaded
-
-
-@lru_cache
-def kernel(accelerator: str, precision: str = "bf16") -> KernelModel:
-    """Return the constants of an accelerator at a precision, or the nearest that were measured, with a `note`.
-
-    The order of fallback: the accelerator's own rows; the part that `fallback` in the data file names for it (its
-    own die, else its generation); the nearest precision of that part; the default part.
-
-    Raises
-    ------
-    SpecError
-        The precision is not one of `PRECISIONS`.
-
-    Examples
-    --------
-    >>> kernel("h100-sxm", "bf16").note
-    ''
-    >>> kernel("gb300", "nvfp4").note.split(":")[0]
-    'no measurement of gb300'
-    """
-    name, wanted = key_of(accelerator), PRECISIONS.get(key_of(precision))
-    if wanted is None:
-        choices = ", ".join(PRECISIONS)
-        raise SpecError([Fault("precision", precision, "no kernel constants for this precision", f"use {choices}")])
-    measured, notes = table()["measured"], []
-    source, borrowed = name, {}
-    if name not in measured:
-        borrowed = table()["fallback"].get(name, table()["fallback"]["default"])
-        source = borrowed["like"]
-        notes.append(f"no measurement of {name}: constants of {source} ({borrowed['why']})")
-    found = next(p for p in (wanted, *NEAREST_PRECISION[wanted]) if p in measured[source])
-    if found != wanted:
-        notes.append(f"no {wanted} rows of {source}: constants of {found}")
-    published = borrowed.get("efficiency", {})
-    if wanted in published:
-        notes.append(f"efficiency {published[wanted]} from its best published matrix product")
-    entry = measured[source][found]
-    constants = {key: float(entry[key]) for key in CONSTANTS}
-    constants["efficiency"] = float(published.get(wanted, constants["efficiency"]))
-    return KernelModel(
-        accelerator=name,
-        precision=wanted,
-        multiprocessors=int(borrowed.get("multiprocessors", measured[source]["multiprocessors"])),
-        tile=TILES[found],
-        sustained=float(measured[source].get("sustained", 1.0)),
-        note="; ".join(notes),
-        **constants,
-    )

@@ -6,9 +6,10 @@ catalogue. The same silicon wired otherwise is one field: ``with_(spec, domain=5
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -128,7 +129,10 @@ def parse(data: Mapping[str, Any], file: str = "") -> ClusterSpec:
     values, faults, paths = check(given, file)
     if faults:
         values, *_ = check(_without(given, paths), file)
-    spec = _filled(values, file) if values else None
+    part = _part(values)
+    unmet = list(catalogue.unmet(part, values, file)) if part else []
+    faults += [fault for fault in unmet if tuple(fault.field.split(".")) not in paths]
+    spec = _filled(values, part, file) if part and not unmet else None
     if spec is not None:
         faults = [*faults, *_clashes(spec, values, {path[: i + 1] for path in paths for i in range(len(path))}, file)]
     if faults or spec is None:
@@ -217,8 +221,13 @@ def fingerprint(spec: ClusterSpec) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@cache
 def _system(name: str) -> ClusterSpec:
+    return _system_with(name, catalogue.overlay())
+
+
+@lru_cache
+def _system_with(name: str, _over: catalogue.Overlay) -> ClusterSpec:
+    # The user's catalogue is in the key, for the defaults come from it.
     path = SYSTEMS / f"{name}.yaml"
     return parse(_read(path), path.name)
 
@@ -287,9 +296,16 @@ def _merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
             target[key] = value
 
 
-def _filled(values: Mapping[str, Any], file: str) -> ClusterSpec:
+def _part(values: Mapping[str, Any]) -> catalogue.Accelerator | None:
+    """Accelerator that checked fields name, with the user's own figures; None where they name none."""
+    if "accelerator" not in values or "accelerators" not in values:
+        return None
+    mine = values.get("override", {}).get("accelerator", {})
+    return catalogue.overridden(catalogue.accelerator(values["accelerator"]), mine)
+
+
+def _filled(values: Mapping[str, Any], part: catalogue.Accelerator, file: str) -> ClusterSpec:
     """Spec of checked fields, with every default from the catalogue."""
-    part = catalogue.accelerator(values["accelerator"])
     domain = values.get("domain", part.domain)
     figures = values.get("override", {}).get("accelerator", {})
     return ClusterSpec(
@@ -306,24 +322,35 @@ def _filled(values: Mapping[str, Any], file: str) -> ClusterSpec:
 
 
 def _scale_up(up: Mapping[str, Any], part: catalogue.Accelerator, domain: int) -> ScaleUpSpec:
-    """Defaults of the scale-up network: two layers where one layer of the part's switches does not reach."""
-    link = catalogue.link(up.get("link", part.link))
-    chip = catalogue.switch(link.switch)
-    one_layer = domain <= min(chip.ports, up.get("inner", chip.ports))
+    """Defaults of the scale-up network: two layers where one layer of the part's switches does not reach.
+
+    Where no switch of the link is public, one ideal switch takes any number of accelerators.
+    """
+    key = up.get("link", part.link)
+    link = catalogue.link(key) if key else None
+    chip = catalogue.switch(link.switch) if link and link.switch else None
+    ports = chip.ports if chip else domain
+    bandwidth_Bps = up.get("bandwidth", part.scale_up_Bps)
+    one_layer = domain <= min(ports, up.get("inner", ports))
     layers = up.get("layers", 1 if one_layer else 2)
-    inner = domain if layers == 1 else up.get("inner", largest_divisor(domain, chip.ports))
-    usual = layers == 1 and domain == part.domain
+    inner = domain if layers == 1 else up.get("inner", largest_divisor(domain, ports))
+    usual = part.switches if layers == 1 and domain == part.domain else None
     return ScaleUpSpec(
-        bandwidth_Bps=up.get("bandwidth", part.scale_up_Bps),
-        latency_s=up.get("latency", link.latency_s),
+        bandwidth_Bps=bandwidth_Bps,
+        latency_s=up.get("latency", link.latency_s if link else 0.0),
         layers=layers,
         inner=inner,
         oversubscription=up.get("oversubscription", 1.0),
-        in_network_reduction=up.get("in_network_reduction", chip.in_network_reduction),
-        link=link.name,
-        switch=chip.name,
-        switches=part.switches if usual else chips(inner, part.scale_up_links, chip.ports),
+        in_network_reduction=up.get("in_network_reduction", chip is not None and chip.in_network_reduction),
+        link=link.name if link else "",
+        switch=chip.name if chip else "",
+        switches=usual or (chips(inner, _links(part, bandwidth_Bps, chip), chip.ports) if chip else 1),
     )
+
+
+def _links(part: catalogue.Accelerator, bandwidth_Bps: float, chip: catalogue.Switch) -> int:
+    """Scale-up links of an accelerator; where they are not public, as many of the switch's as carry the bandwidth."""
+    return part.scale_up_links or max(1, math.ceil(bandwidth_Bps / chip.rate_Bps))
 
 
 def _scale_out(out: Mapping[str, Any], part: catalogue.Accelerator) -> ScaleOutSpec:
@@ -336,7 +363,7 @@ def _scale_out(out: Mapping[str, Any], part: catalogue.Accelerator) -> ScaleOutS
     return ScaleOutSpec(
         nic=nic.name,
         nic_Bps=rate_Bps,
-        nics_per_accelerator=out.get("nics_per_accelerator", 1.0),
+        nics_per_accelerator=out.get("nics_per_accelerator", 1.0 if "nic" in out else part.nics),
         rails=out.get("rails", part.rails),
         radix=out.get("radix", ports_at(box, rate_Bps)),
         levels=out.get("levels"),
@@ -389,10 +416,11 @@ def _clashes(spec: ClusterSpec, values: Mapping[str, Any], faulty: set[tuple[str
         problem = f"is fewer than one domain of {domain}"
         yield Fault("accelerators", spec.accelerators, problem, remedy, file)
     if not faulty & {("domain",), ("scale_up", "layers"), ("scale_up", "inner"), ("accelerator",)} and up.layers == 2:
-        divisor = largest_divisor(domain, catalogue.switch(up.switch).ports)
+        ports = catalogue.switch(up.switch).ports if up.switch else domain
+        divisor = largest_divisor(domain, ports)
         if divisor == 1:
             problem = "cannot be cut into equal first-layer blocks for two switch layers"
-            yield Fault("domain", domain, problem, _cuttable(domain, catalogue.switch(up.switch).ports), file)
+            yield Fault("domain", domain, problem, _cuttable(domain, ports), file)
         elif "inner" in given and (domain % up.inner or up.inner >= domain):
             problem = f"does not cut the domain of {domain} into equal blocks"
             yield Fault("scale_up.inner", up.inner, problem, f"write {divisor}", file)

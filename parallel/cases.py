@@ -150,7 +150,7 @@ def group(case: Json, models: Json) -> str:
 
 
 def accelerator(gpu: str | None) -> str | None:
-    """Return the catalogue's name of a part as a case file writes it, None where the catalogue lacks it.
+    """Return the catalogue's name of a part as a case file writes it, None where it lacks it or cannot wire it yet.
 
     >>> accelerator("GB300 (B300 279GB)"), accelerator("h100"), accelerator("TPU v4")
     ('gb300', 'h100-sxm', None)
@@ -161,9 +161,10 @@ def accelerator(gpu: str | None) -> str | None:
         if re.search(pattern, gpu.strip(), re.IGNORECASE):
             return name
     try:
-        return catalogue.accelerator(gpu).name
+        part = catalogue.accelerator(gpu)
     except SpecError:
         return None
+    return None if part.missing or part.topology != "switched" else part.name
 
 
 def used_per_domain(gpus: int, domain: int) -> int:

@@ -10,8 +10,10 @@ from clusters.kernels import KernelModel, grouped_gemm_s, kernel, memory_s, unde
 from parallel.operators import ACTIVATION_BYTES, Operator
 from parallel.precision import FORMATS, Format, Recipe
 from topo.columns import Column, ColumnLike, column
+from topo.errors import Fault, SpecError
 
 FLASH_BACKWARD_FLOPS = 2.5  # five products where forward has two (FlashAttention-2, 2307.08691 §4.1)
+WIDER = ("fp4", "fp8", "bf16")  # what a part without one precision computes in: the next
 VECTOR_BACKWARD_BYTES = 2.0  # reads the saved input and the gradient, writes a gradient
 
 
@@ -37,7 +39,11 @@ class Chip:
     def peak(self, fmt: Format) -> float:
         """Return the dense peak of a format; a part without it computes in the next wider one."""
         peaks = self.accelerator.peak_flops
-        return float(next(peaks[name] for name in (fmt.peak, "fp8", "bf16") if peaks.get(name)))
+        known = [peaks[name] for name in WIDER[WIDER.index(fmt.peak) :] if peaks.get(name)]
+        if not known:
+            field, problem = f"{self.accelerator.name}.peak_{fmt.peak}", "is not public"
+            raise SpecError([Fault(field, None, problem, "fill it in under override.accelerator of the cluster file")])
+        return float(known[0])
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -13,7 +13,10 @@ from podscale import words
 from podscale.render import print_warnings, reason
 
 _MANY = 40
-_FIRST_TO_GO = ("operation", "algorithm", "vendor", "title", "generation", "link", "source")
+_FIRST_TO_GO = (
+    *("operation", "algorithm", "vendor", "title", "generation", "link", "source"),
+    *("topology", "price_usd", "year", "power_W", "fp4_flops", "fp8_flops"),
+)
 """Columns of a list that are left out, in this order, until the rest fits the terminal; ``--json`` has them all."""
 _UNITS = {"_Bps": "B/s", "_bytes": "B", "_flops": "", "_W": "W"}
 """Unit by the suffix of a name."""
@@ -196,6 +199,22 @@ def _score(score: Mapping[str, Any]) -> list[str]:
     counts = [f"{score[key]:,}" if words.known(score.get(key)) else "" for key in ("n", "predicted")]
     keys = ("median_ape", "p90_ape", "mean_ape", "bias", "coverage", "width")
     return [*counts, *(words.percent(score[key]) if words.known(score.get(key)) else "" for key in keys)]
+
+
+def draw_calibration(console: Console, document: Mapping[str, Any]) -> None:
+    """Print the document of ``calibrate --json``: how far every fit stays from its rows, and how to put it to use."""
+    shown = table("Fitted", "", "rows", "median", "p90", "low", "high", "unseen median", "unseen p90", "unseen covered")
+    for name, held in document["residuals"].items():
+        for kind, stated in held.items():
+            unseen = stated.get("held_out") or {}
+            errors = (stated["median"], stated["p90"], stated["low"] - 1, stated["high"] - 1)
+            rest = (unseen.get("median"), unseen.get("p90"), unseen.get("coverage"))
+            cells = (words.percent(value) if words.known(value) else "" for value in (*errors, *rest))
+            shown.add_row(f"{name} {kind}", f"{stated['n']:,}", *cells)
+    console.print(shown)
+    console.print(Text(f"Written to {document['out']}"))
+    for hint in document.get("notes", ()):
+        console.print(Text(hint, style="dim"))
 
 
 def draw_rows(console: Console, document: Mapping[str, Any]) -> None:

@@ -17,7 +17,9 @@ NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*")
 
 def split(row: dict[str, Any]) -> str:
     strategy = row["strategy"]
-    parts = [f"{name.upper()}{strategy[name]}" for name in ("ep", "tp", "pp", "vpp", "dp") if strategy.get(name, 1) != 1]
+    parts = [
+        f"{name.upper()}{strategy[name]}" for name in ("ep", "tp", "pp", "vpp", "dp") if strategy.get(name, 1) != 1
+    ]
     return " ".join(parts) or "one rank each"
 
 
@@ -51,10 +53,25 @@ def error_table(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def products_table() -> str:
+    document = validate("gemm")
+    heads = ("group", "rows", "median %", "p90 %", "bias %", "unseen median %", "unseen p90 %", "coverage %", "width %")
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    for label, s in [*document["groups"].items(), ("**all rows**", document["summary"])]:
+        unseen = document["held_out"].get(label, {})
+        figures = [percent(s["median_ape"]), percent(s["p90_ape"]), percent(s["bias"], "+")]
+        figures += [percent(value) for value in (unseen.get("median"), unseen.get("p90"), s["coverage"], s["width"])]
+        lines.append(f"| {label} | {s['n']:,} | {' | '.join(figures)} |")
+    macro = [percent(document["summary"][key]) for key in ("macro_median_ape", "macro_p90_ape")]
+    lines.append(f"| **mean over groups** | | {' | '.join(macro)} | | | | | |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "answer"): answer_table,
     ("ACCURACY.md", "training"): lambda: error_table("training"),
     ("ACCURACY.md", "memory"): lambda: error_table("memory"),
+    ("ACCURACY.md", "gemm"): products_table,
 }
 
 

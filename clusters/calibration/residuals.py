@@ -37,6 +37,24 @@ def residuals(predicted: ColumnLike, measured: ColumnLike) -> dict[str, float | 
     }
 
 
+def bands(predicted: ColumnLike, measured: ColumnLike, regime: ColumnLike, most: int = 6) -> list[list[float]]:
+    """90 % bands of measured/predicted by regime: [regime up to, low, high], as many rows in each, the last open.
+
+    There are `most` bands, or fewer so that each holds 40 rows; with fewer than 80 rows there is one. Every band holds
+    1, the prediction itself, also where nearly all rows of a regime lie on one side of it.
+
+    >>> bands([1.0, 1.0], [0.9, 1.1], [5.0, 7.0])
+    [[inf, 0.91, 1.09]]
+    """
+    ratio, place = column(measured) / column(predicted), column(regime)
+    count = max(1, min(most, ratio.size // 40))
+    edges = [significant(edge) for edge in np.quantile(place, np.arange(1, count) / count)] + [float("inf")]
+    at = np.searchsorted(edges[:-1], place)
+    held = [(edge, ratio[at == index]) for index, edge in enumerate(edges) if (at == index).any()]
+    limits = [(edge, *np.quantile(part, [0.05, 0.95])) for edge, part in held]
+    return [[edge, significant(min(low, 1.0)), significant(max(high, 1.0))] for edge, low, high in limits]
+
+
 def significant(value: ColumnLike, digits: int = 4) -> float:
     """Round a number to significant digits, as the data files hold it; below a trillionth it is 0.
 

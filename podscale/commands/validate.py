@@ -29,8 +29,8 @@ def validate(
     from parallel.validation import validate as run
 
     door = Door(as_json, quiet)
-    with door.progress(f"scoring {set_name}"):
-        document = run(set_name, file=file, fidelity=fidelity, topologies=topologies)
+    with door.progress(f"scoring {set_name}") as progress:
+        document = run(set_name, file=file, fidelity=fidelity, topologies=topologies, progress=progress)
     from podscale.tables import draw_validation
 
     door.answer(document, draw_validation)

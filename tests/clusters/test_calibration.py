@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 
-from clusters import kernels, tunings
+from clusters import kernels, products, tunings
 from clusters.calibration import gemm, links
-from clusters.calibration.residuals import ape, residuals, significant, write_yaml
+from clusters.calibration.residuals import ape, bands, residuals, significant, write_yaml
+from clusters.catalogue import accelerator
 from clusters.measurements import read_csv
 from collectives.path import LinkModel
 
 
 @pytest.fixture(scope="module")
-def products():
-    return read_csv("gemm.csv")
+def measured():
+    return products.read_products()
 
 
 @pytest.fixture(scope="module")
@@ -22,37 +23,90 @@ def jobs():
     return {job.where: job for job in [*links.nccl_jobs(read_csv("collectives_nccl.csv")), *moe, *one_sided]}
 
 
-def test_the_kernel_fit_recovers_constants_it_is_given(products) -> None:
-    rows = gemm.groups(products)
-    _, _, mask = next(key for key in rows if key[:2] == ("h100_sxm", "fp8"))
-    part = {key: values[mask] for key, values in products.items()}
-    truth = kernels.kernel("h100-sxm", "fp8")
-    part["latency_us"] = gemm.price(part, truth, "h100-sxm", "fp8") * 1e6
+def rows_of(table, name, precision):
+    return products.select(table, products.groups(table)[name, precision])
+
+
+def test_the_kernel_fit_recovers_constants_it_is_given(measured) -> None:
+    part = rows_of(measured, "h100-sxm", "fp8")
+    truth, h100 = kernels.kernel("h100-sxm", "fp8"), accelerator("h100-sxm")
+    part["latency_us"] = products.price(part, truth, h100, "fp8") * 1e6
     found = gemm.fit(part, "h100-sxm", "fp8")
     assert found.efficiency == pytest.approx(truth.efficiency, rel=0.01)
     assert found.launch_s == pytest.approx(truth.launch_s, rel=0.01)
-    assert np.max(ape(gemm.price(part, found, "h100-sxm", "fp8"), part["latency_us"] * 1e-6)) < 0.01
+    assert np.max(ape(products.price(part, found, h100, "fp8"), part["latency_us"] * 1e-6)) < 0.01
 
 
-@pytest.mark.parametrize(("system", "dtype"), [("h100_sxm", "bfloat16"), ("gb200", "nvfp4")])
-def test_the_committed_kernel_constants_and_residuals_come_from_the_script(products, system, dtype) -> None:
-    mask = (products["system"] == system) & (products["dtype"] == dtype)
-    part = {key: values[mask] for key, values in products.items()}
-    name, precision = gemm.SYSTEMS[system], gemm.DTYPES[dtype].name
+@pytest.mark.parametrize(("name", "precision"), [("h100-sxm", "bf16"), ("gb200", "nvfp4"), ("l40s", "fp8-block")])
+def test_the_committed_kernel_constants_and_residuals_come_from_the_script(measured, name, precision) -> None:
+    part = rows_of(measured, name, precision)
     stated = kernels.table()["measured"][name][precision]
-    again = gemm.fit(part, name, dtype)
+    again = gemm.fit(part, name, precision)
     assert {key: getattr(again, key) for key in kernels.CONSTANTS} == pytest.approx(
         {key: stated[key] for key in kernels.CONSTANTS}, rel=0.02, abs=1e-8
     )
-    priced = gemm.price(part, kernels.kernel(name, precision), name, dtype)
-    assert residuals(priced, part["latency_us"] * 1e-6) == pytest.approx(stated["residuals"], rel=1e-3)
+    held = kernels.kernel(name, precision)
+    priced, seconds = products.price(part, held, accelerator(name), precision), part["latency_us"] * 1e-6
+    assert residuals(priced, seconds) == pytest.approx(stated["residuals"], rel=1e-3)
+    found = bands(priced, seconds, kernels.exact_waves(part["m"], part["n"], held))
+    assert np.array(found) == pytest.approx(np.array(stated["bands"]), rel=1e-3)
 
 
-def test_kernel_residuals_are_what_was_asked_of_them() -> None:
-    for entry in kernels.table()["measured"].values():
+def test_the_committed_parts_are_those_of_the_script() -> None:
+    for name, entry in kernels.table()["measured"].items():
         for precision in (key for key in entry if key in kernels.TILES):
-            limit = 0.08 if precision == "bf16" else 0.06
-            assert entry[precision]["residuals"]["median"] < limit
+            known, held = gemm.skeleton(name, precision), kernels.kernel(name, precision)
+            for key in ("multiprocessors", "tile", "cache_bytes", "cache_rate", "rereads"):
+                assert getattr(known, key) == getattr(held, key), (name, precision, key)
+
+
+def entries():
+    return [(name, key, entry) for name, key, entry in gemm.precisions(kernels.table()["measured"])]
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "entry"), entries(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_kernel_residuals_are_what_was_asked_of_them(name, precision, entry) -> None:
+    assert entry["residuals"]["median"] <= 0.08
+    assert entry["residuals"]["p90"] <= 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "entry"), entries(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_shapes_left_out_of_the_fit_are_priced_about_as_well(name, precision, entry) -> None:
+    for figure in ("median", "p90"):
+        assert entry["held_out"][figure] <= 1.3 * entry["residuals"][figure]
+    assert 0.85 <= entry["held_out"]["coverage"] <= 0.95
+
+
+def test_what_the_script_states_of_unseen_shapes_is_what_it_computes(measured) -> None:
+    part = rows_of(measured, "h100-sxm", "fp8")
+    stated = kernels.table()["measured"]["h100-sxm"]["fp8"]["held_out"]
+    assert gemm.held_out(part, "h100-sxm", "fp8") == pytest.approx(stated, rel=0.02)
+
+
+def test_folds_keep_the_rows_of_a_shape_together_and_are_even(measured) -> None:
+    part = rows_of(measured, "arc-pro-b60", "bf16")  # two releases measured the same shapes
+    fold = gemm.folds(part)
+    first = {}
+    for shape, at in zip(zip(part["m"], part["n"], part["k"], strict=True), fold, strict=True):
+        assert first.setdefault(shape, at) == at
+    counts = np.bincount(fold, minlength=gemm.FOLDS)
+    assert counts.min() > 0.8 * counts.max()
+
+
+def test_bands_hold_nine_rows_in_ten_and_grow_where_the_scatter_does() -> None:
+    rng = np.random.default_rng(1)
+    regime = np.arange(1.0, 601.0)
+    ratio = np.exp(rng.normal(0.0, np.where(regime <= 300, 0.2, 0.02)))
+    found = bands(np.ones(600), ratio, regime, most=2)
+    assert [edge for edge, _, _ in found] == [pytest.approx(300.5, abs=0.5), np.inf]
+    assert found[0][2] - found[0][1] > 5 * (found[1][2] - found[1][1])
+    at = np.searchsorted([found[0][0]], regime)
+    low, high = np.array(found)[at, 1], np.array(found)[at, 2]
+    assert np.mean((low <= ratio) & (ratio <= high)) == pytest.approx(0.9, abs=0.01)
 
 
 @pytest.mark.parametrize(

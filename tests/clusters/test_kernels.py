@@ -13,8 +13,10 @@ from clusters.kernels import (
     gemm_bytes,
     gemm_s,
     grouped_gemm_s,
+    interval,
     kernel,
     memory_s,
+    reread_bytes,
     table,
     under_load,
     waves,
@@ -152,3 +154,34 @@ def test_sustained_clocks_slow_only_the_arithmetic() -> None:
     assert slowed.efficiency == pytest.approx(model.efficiency / 2)
     assert memory_s(1e9, slowed, HBM) == memory_s(1e9, model, HBM)
     assert under_load(slowed) == slowed
+
+
+def test_activations_are_read_again_only_where_they_outgrow_the_cache_of_such_a_part() -> None:
+    down = replace(kernel("l40s"), cache_bytes=1e6, tile=(128, 128))
+    assert down.rereads
+    assert reread_bytes(1000, 4096, 500, 2, down) == 0  # 1 MB fits
+    assert reread_bytes(1000, 128, 5000, 2, down) == 0  # one column of tiles passes once
+    assert reread_bytes(1000, 384, 5000, 2, down) == pytest.approx(2 * 9e6)
+    assert reread_bytes(1000, 384, 5000, 2, replace(down, rereads=False)) == 0
+
+
+def test_intervals_hold_the_prediction_of_every_measured_part() -> None:
+    for key in MEASURED:
+        model = kernel(*key)
+        low, high = interval(1.0, np.array([1e-3, 1.0, 1e3]), model)
+        assert (low <= 1.0).all()
+        assert (high >= 1.0).all()
+        assert (low < high).all()
+
+
+def test_a_borrowed_model_has_no_residuals() -> None:
+    assert kernel("h800-sxm").bands == ()
+    assert kernel("a100-sxm-80", "fp8").bands == ()
+    with pytest.raises(ValueError, match="no residuals of h800-sxm"):
+        interval(1.0, 1.0, kernel("h800-sxm"))
+
+
+def test_weight_only_precisions_are_measured_on_ampere_and_run_as_bf16_elsewhere() -> None:
+    assert kernel("a100-sxm-80", "w4a16").note == ""
+    assert "constants of bf16" in kernel("h100-sxm", "int4-wo").note
+    assert "constants of fp8" in kernel("h100-sxm", "sq").note

@@ -12,8 +12,9 @@ from parallel.roofline import BACKWARD, FORWARD, Chip, backward_s, chip, forward
 from topo.columns import ColumnLike, column
 
 quick = settings(max_examples=50, deadline=None)
-every_part = pytest.mark.parametrize("part", names())
-parts, recipes = st.sampled_from(names()), st.sampled_from(sorted(RECIPES))
+PRICED = [name for name in names() if not accelerator(name).missing]  # the others wait for the user's figures
+every_part = pytest.mark.parametrize("part", PRICED)
+parts, recipes = st.sampled_from(PRICED), st.sampled_from(sorted(RECIPES))
 tokens = st.floats(1.0, 65536.0)
 widths = st.integers(256, 32768).map(float)
 roles = st.sampled_from(["attention", "mlp", "experts", "head"])
@@ -112,15 +113,19 @@ def test_lower_precision_is_not_slower_for_large_products_where_the_part_has_it(
     op = gemm(16384, 16384, 16384)
     seconds = {name: number(forward_s(op, on(part, name))) for name in RECIPES}
     peaks = accelerator(part).peak_flops
-    if "fp8" in peaks:
+    if peaks.get("fp8", 0.0) > 1.5 * peaks["bf16"]:  # a TPU v5p converts FP8 and multiplies at the BF16 rate
         assert seconds["fp8"] < seconds["bf16"]
-    if "fp4" in peaks:
+    if peaks.get("fp4", 0.0) > 1.5 * peaks.get("fp8", 0.0):
         assert seconds["nvfp4"] < seconds["fp8"]
 
 
 @every_part
 def test_lower_precision_is_not_slower_where_weights_are_streamed(part: str) -> None:
     op = gemm(1, 65536, 16384)
+    machine = accelerator(part)
+    if machine.peak_flops["bf16"] < machine.hbm_Bps:  # on-chip memory faster than the arithmetic: nothing is streamed
+        assert part in {"wse-3", "groq-lpu-v1", "groq-lp30"}
+        return
     seconds = [number(forward_s(op, on(part, name))) for name in ("bf16", "fp8", "nvfp4")]
     assert seconds == sorted(seconds, reverse=True)
 
@@ -163,7 +168,7 @@ def test_a_large_product_reaches_the_measured_share_of_the_peak() -> None:
 
 
 def test_hours_of_training_are_not_faster_than_a_benchmark() -> None:
-    for part in names():
+    for part in PRICED:
         burst, hours = (chip(accelerator(part), recipe("bf16"), sustained=way) for way in (False, True))
         op = gemm(16384, 16384, 16384)
         assert number(forward_s(op, hours)) >= number(forward_s(op, burst))
