@@ -13,7 +13,7 @@ from clusters.build import Cluster, build, notes
 from clusters.spec import ClusterSpec, load, parse, with_
 from parallel import results
 from parallel.exchange import exchange_s
-from parallel.executors import choose, run
+from parallel.executors import choose, run, session
 from parallel.io import read_model, read_yaml
 from parallel.models import Model, Moe, active_parameters, parameters
 from parallel.placement import fillings, members_of
@@ -26,6 +26,15 @@ from topo.errors import Fault, SpecError
 from topo.tiers import summary
 
 CHECKS = Path(__file__).parent / "data" / "exchange_checks.yaml"
+PRICED_FROM = (
+    "peak_bf16",
+    "peak_fp8",
+    "peak_fp4",
+    "hbm_capacity",
+    "hbm_bandwidth",
+    "scale_up_bandwidth",
+    "scale_up_links",
+)
 FRONT_POINTS = 60  # a drawn curve needs no more
 
 
@@ -108,17 +117,18 @@ def compare(request: CompareRequest, progress: Callable[[int, int], None] | None
     executor = choose(request.executor, total)
     done, feasible = 0, 0
     rows, frontiers = [], []
-    for domain, task in work:
-        before = done
+    with session(executor):
+        for domain, task in work:
+            before = done
 
-        def tick(now: int, _: int, before: int = before) -> None:
-            if progress is not None:
-                progress(before + now, total)
+            def tick(now: int, _: int, before: int = before) -> None:
+                if progress is not None:
+                    progress(before + now, total)
 
-        found = run(task, executor, tick)
-        done, feasible = done + found.points, feasible + found.feasible
-        rows.append({"domain": domain, "phase": task.phase, **best_row(task, found)})
-        frontiers.append({"domain": domain, "phase": task.phase, "points": front_points(task, found)})
+            found = run(task, executor, tick)
+            done, feasible = done + found.points, feasible + found.feasible
+            rows.append({"domain": domain, "phase": task.phase, **best_row(task, found)})
+            frontiers.append({"domain": domain, "phase": task.phase, "points": front_points(task, found)})
     order = {phase: place for place, phase in enumerate(request.phases)}
     rows.sort(key=lambda row: order[row["phase"]])
     clusters = {domain: build(spec) for domain, spec in wirings.items()}
@@ -288,6 +298,7 @@ def assumptions(request: CompareRequest, model: Model, cluster: Cluster) -> list
             "source": known[figure.source].title,
         }
         for name, figure in part.figures.items()
+        if name in PRICED_FROM
     ]
     serve, train = ServeWorkload(), TrainWorkload()
     own = [

@@ -1,6 +1,7 @@
 """Executors: the same ranges, the same reduction order, the same bits; only who does the work differs."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from parallel.executors import serial
@@ -28,6 +29,15 @@ def _ray(task: Task, progress: Progress | None = None) -> Found:
 
 
 EXECUTORS: dict[str, Executor] = {"serial": serial.run, "ray": _ray}
+
+
+def session(name: str) -> AbstractContextManager[None]:
+    """Return what an executor keeps up between tasks: Ray takes seconds to start, so several tasks share one start."""
+    if name != "ray":
+        return nullcontext()
+    from parallel.executors import ray as on_ray
+
+    return on_ray.session()
 
 
 def choose(name: str, points: int) -> str:

@@ -6,7 +6,8 @@ workers. Tasks are pure, so Ray may retry them after a worker's death.
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from parallel.executors.ranges import ranges
@@ -16,21 +17,31 @@ from parallel.sweep import Task, evaluate_range
 STORE_BYTES = 100 * 2**20  # results are a few kB; Ray's default reserves 30 % of the memory
 
 
-def run(task: Task, progress: Callable[[int, int], None] | None = None, address: str | None = None) -> Found:
-    """Evaluate the task on Ray: an existing cluster under `address`, else one started on this machine and stopped after."""
+@contextmanager
+def session(address: str | None = None) -> Iterator[None]:
+    """Keep Ray up for several tasks: an existing cluster under `address`, else one started here and stopped after.
+
+    Inside an outer session, or in a program that has started Ray itself, this does nothing.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
-    started = not ray.is_initialized()
-    if started:
-        local: dict[str, Any] = {} if address else {"object_store_memory": STORE_BYTES, "include_dashboard": False}
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
+    if ray.is_initialized():
+        yield
+        return
+    local: dict[str, Any] = {} if address else {"object_store_memory": STORE_BYTES, "include_dashboard": False}
+    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
     try:
-        return _drive(task, progress)
+        yield
     finally:
-        if started:
-            ray.shutdown()
+        ray.shutdown()
+
+
+def run(task: Task, progress: Callable[[int, int], None] | None = None) -> Found:
+    """Evaluate the task on Ray, in the session that there is or one of its own."""
+    with session():
+        return _drive(task, progress)
 
 
 def _drive(task: Task, progress: Callable[[int, int], None] | None) -> Found:
