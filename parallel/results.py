@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import numpy as np
-
-from parallel.placement import ORDERS
-from parallel.precision import RECIPES
+from clusters.tunings import tuning
+from parallel.placement import ORDERS, domain_size
+from parallel.precision import RECIPES, recipe
 from parallel.priced import Priced
+from parallel.roofline import chip
 from parallel.serving import stage_ranks
 from parallel.strategy import Columns
 from parallel.sweep import PHASES, Bound
@@ -57,11 +57,7 @@ def strategy_of(bound: Bound, cols: Columns, index: int) -> dict[str, Any]:
 
 def at(columns: dict[str, Column], index: int) -> dict[str, float]:
     """Return one row of named columns, zeros left out."""
-    values = {
-        name: float(np.broadcast_to(value, (index + 1,))[index] if np.ndim(value) == 0 else value[index])
-        for name, value in columns.items()
-    }
-    return {name: value for name, value in values.items() if value != 0.0}
+    return {name: float(value[index]) for name, value in columns.items() if value[index] != 0.0}
 
 
 def row_of(bound: Bound, cols: Columns, priced: Priced, index: int) -> dict[str, Any]:
@@ -90,17 +86,33 @@ def row_of(bound: Bound, cols: Columns, priced: Priced, index: int) -> dict[str,
         "interval": None,
         "interval_note": NO_INTERVAL,
         "infeasible": None,
-        "warnings": warnings_of(bound),
+        "warnings": warnings_of(bound, cols, index),
     }
 
 
-def warnings_of(bound: Bound) -> list[str]:
-    """Return what a reader must know before trusting a row."""
-    notes = [bound.task.model.note] if bound.task.model.note else []
+def warnings_of(bound: Bound, cols: Columns, index: int) -> list[str]:
+    """Return what a reader must know before trusting a row: borrowed constants, extrapolation, idle accelerators."""
+    training = bound.task.phase == "train"
+    work = bound.task.train if training else bound.task.serve
+    notes = [bound.task.model.note, *chip(bound.cluster.accelerator, recipe(work.precision, training=training)).notes]
     idle = bound.cluster.accelerators - bound.cluster.usable
     if idle:
         notes.append(f"{idle} accelerators do not fill a domain and stay idle")
-    return notes
+    notes.append(beyond_measured(bound, int(cols["ep"][index])))
+    return [note for note in notes if note]
+
+
+def beyond_measured(bound: Bound, ep: int) -> str:
+    """Say so when an expert group is larger than any that the constants of its exchange were measured on."""
+    inside = ep <= domain_size(bound.cluster)
+    tier = next((t for t in bound.cluster.tiers if (t.plane == "scale-up") == inside), None)
+    if ep == 1 or tier is None:
+        return ""
+    regime = "one-sided" if inside else "low-latency" if bound.task.phase == "decode" else "normal"
+    ranks = tuning(tier.link, "moe_dispatch", regime).ranks
+    if ranks is None or ep <= ranks[1]:
+        return ""
+    return f"EP{ep}: the exchange over {tier.link} was measured on up to {ranks[1]} ranks"
 
 
 def stops(bound: Bound, cols: Columns, priced: Priced, index: int) -> str:
