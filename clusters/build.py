@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clusters import catalogue
 from clusters.economics import economics_rows
-from clusters.spec import ClusterSpec, fingerprint, part_of, ports_each, system_rows
+from clusters.spec import SYSTEMS, ClusterSpec, fingerprint, load, part_of, ports_each, systems
 from topo.errors import Fault, SpecError
 
 if TYPE_CHECKING:
@@ -218,6 +218,39 @@ def _known_sum(values: list[float | None]) -> float | None:
     """Sum of what is known; None where nothing is."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
+
+
+def system_rows() -> list[dict[str, Any]]:
+    """One row per system with its key figures in SI units; `missing` names the figures that a file has to fill in.
+
+    >>> [(row["name"], row["missing"]) for row in system_rows() if row["missing"]]
+    [('kyber-nvl144', 'peak_bf16')]
+    """
+    return [_system_row(name) for name in systems()]
+
+
+def _system_row(name: str) -> dict[str, Any]:
+    """Row of one system; of one that lacks figures, what the file and the accelerator's entry say."""
+    try:
+        spec = load(name)
+    except SpecError as error:
+        told = catalogue.read_yaml((SYSTEMS / f"{name}.yaml").read_text(encoding="utf-8"))
+        part = catalogue.accelerator(told["accelerator"])
+        known = {"accelerator": part.name, "accelerators": told["accelerators"], "domain": part.domain or None}
+        unknown = dict.fromkeys(("scale_up_Bps", "link", "nic", "scale_out_Bps"))
+        missing = ", ".join(fault.field.rpartition(".")[-1] for fault in error.faults)
+        return {"name": name, **known, **unknown, "missing": missing}
+    return {
+        "name": spec.name,
+        "accelerator": spec.accelerator,
+        "accelerators": spec.accelerators,
+        "domain": spec.domain,
+        "scale_up_Bps": spec.scale_up.bandwidth_Bps,
+        "link": spec.scale_up.link,
+        "nic": spec.scale_out.nic,
+        "scale_out_Bps": spec.scale_out.bandwidth_Bps,
+        "missing": "",
+    }
 
 
 _ROWS: Final["dict[str, Callable[[], list[dict[str, Any]]]]"] = {

@@ -186,27 +186,10 @@ def load(path_or_name: str | Path) -> ClusterSpec:
 def systems() -> tuple[str, ...]:
     """Names of the systems that ship with the catalogue.
 
-    >>> systems()
-    ('gb200-nvl72', 'hgx-a100', 'hgx-b200', 'hgx-h100', 'hgx-h200')
+    >>> [name for name in systems() if name.startswith("hgx")]
+    ['hgx-a100', 'hgx-b200', 'hgx-b300', 'hgx-h100', 'hgx-h200']
     """
     return tuple(sorted(path.stem for path in SYSTEMS.glob("*.yaml")))
-
-
-def system_rows() -> list[dict[str, Any]]:
-    """One row per system with its key figures in SI units."""
-    return [
-        {
-            "name": spec.name,
-            "accelerator": spec.accelerator,
-            "accelerators": spec.accelerators,
-            "domain": spec.domain,
-            "scale_up_Bps": spec.scale_up.bandwidth_Bps,
-            "link": spec.scale_up.link,
-            "nic": spec.scale_out.nic,
-            "scale_out_Bps": spec.scale_out.bandwidth_Bps,
-        }
-        for spec in map(_system, systems())
-    ]
 
 
 def content(spec: ClusterSpec) -> dict[str, Any]:

@@ -69,6 +69,11 @@ def read_table(
     return table
 
 
+def column_names(file: str | Path) -> list[str]:
+    """Return the column names of a CSV file (``.csv`` or ``.csv.gz``); SpecError if it cannot be read."""
+    return _rows(Path(file))[0]
+
+
 def _rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header and the rows that are not blank, each with its line."""
     opened = gzip.open if file.suffix == ".gz" else open
