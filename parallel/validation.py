@@ -33,7 +33,7 @@ Progress = Callable[..., None]
 
 NO_INTERVAL: Final = "no residuals of training runs are stored: the constants come from microbenchmarks"
 OUT_OF_SAMPLE: Final = "no constant is fitted to training runs, so every row is out of sample as it stands"
-RUNGS: Final = ("auto", "closed-form")
+RUNGS: Final = ("auto", "closed", "closed-form")
 COLLECTIVES: Final = ("all_gather", "reduce_scatter", "send_recv")
 """What a training step asks of a link, beside the expert exchange."""
 
@@ -76,7 +76,11 @@ TARGETS: Final[Mapping[str, Target]] = {
 }
 """Set -> what it scores."""
 
-TABLES: Final[Mapping[str, str]] = {"gemm": "parallel.validation_gemm"}
+TABLES: Final[Mapping[str, str]] = {
+    "gemm": "parallel.validation_gemm",
+    "moe": "parallel.validation_moe",
+    "collectives": "parallel.validation_collectives",
+}
 """Set of measured operators -> the module whose `score(file, progress)` scores it."""
 
 
@@ -93,7 +97,7 @@ def validate(
     ----------
     set_name : a key of `TARGETS` or `TABLES`
     file : anyone's own measurements in the schema of the shipped ones: ``.json`` cases, a ``.csv`` table, or their ``.gz``
-    fidelity : these sets are priced by closed forms only: ``auto`` or ``closed-form``
+    fidelity : these sets are priced by closed forms only: ``auto``, ``closed`` or ``closed-form``
     topologies : not for these sets: their rows name their hardware themselves
     progress : called as ``progress(done, total)``
 

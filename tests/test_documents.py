@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from parallel.compare import CompareRequest, compare
+from parallel.scoring import by_group
 from parallel.validation import validate
 
 ROOT = Path(__file__).parents[1]
@@ -67,11 +68,28 @@ def products_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def links_table(name: str) -> str:
+    document = validate(name)
+    heads = ("link, operation, regime", "rows", "predicted", "median %", "p90 %", "bias %", "coverage %", "width %")
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    families = by_group(document["rows"], "family")
+    shown = {label: s for label, s in families.items() if s["predicted"]}
+    for label, s in [*shown.items(), ("**all rows**", document["summary"])]:
+        figures = [percent(s["median_ape"]), percent(s["p90_ape"]), percent(s["bias"], "+")]
+        figures += [percent(s["coverage"]), percent(s["width"])]
+        lines.append(f"| {label} | {s['n']:,} | {s['predicted']:,} | {' | '.join(figures)} |")
+    macro = [percent(document["summary"][key]) for key in ("macro_median_ape", "macro_p90_ape")]
+    lines.append(f"| **mean over groups** | | | {' | '.join(macro)} | | | |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "answer"): answer_table,
     ("ACCURACY.md", "training"): lambda: error_table("training"),
     ("ACCURACY.md", "memory"): lambda: error_table("memory"),
     ("ACCURACY.md", "gemm"): products_table,
+    ("ACCURACY.md", "moe"): lambda: links_table("moe"),
+    ("ACCURACY.md", "collectives"): lambda: links_table("collectives"),
 }
 
 

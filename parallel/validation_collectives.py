@@ -1,0 +1,240 @@
+"""Score collectives against measured ones, row by row: the set `collectives` of `parallel.validation`.
+
+Rows of NCCL are priced in the regime ``nccl``, rows of a serving framework's kernels inside a CUDA graph in ``graph``.
+Sizes are those of nccl-tests. A domain of NVLink holds eight accelerators, or a rack of 72 of GB200 and GB300.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from clusters.calibration.links import FABRICS, GRAPH_KERNELS, PEAK_BYTES
+from clusters.catalogue import Accelerator, accelerator, key_of
+from clusters.measurements import Table
+from clusters.tunings import Tuning, collective_s
+from parallel import link_rows
+from parallel.link_rows import ALONE, NO_LINK, NO_PART, Progress, Schema
+from parallel.published_systems import FORCED, SITES, Site
+from topo.columns import Column
+
+SCHEMAS: Final = (
+    Schema(
+        "collectives_nccl.csv",
+        ("system", "op", "impl"),
+        ("num_gpus", "message_bytes", "latency_us"),
+        ("library", "software_version", "dtype"),
+    ),
+    Schema(
+        "collectives_published.csv",
+        ("system", "op"),
+        ("ranks", "nodes"),
+        ("message_bytes", "busbw_GBps", "latency_us", "source"),
+    ),
+)
+
+OPS: Final[Mapping[str, str]] = {
+    "all-reduce": "all_reduce",
+    "all-gather": "all_gather",
+    "reduce-scatter": "reduce_scatter",
+    "alltoall": "all_to_all",
+    "all-to-all": "all_to_all",
+}
+
+NETWORK: Final = ("ib-ndr", 50e9)
+"""Link between nodes and its bytes/s for each accelerator where a table of kernels goes beyond a domain."""
+
+SKIPS: Final = {
+    "operation not modelled": "no closed form stands for it here; expert exchanges are the set moe",
+    "eager framework kernel": "its time is the host's, between launches",
+    "library not modelled": "no constants stand for this library",
+    "system not described": "its wiring is not in parallel.published_systems",
+    "algorithm forced": "the model prices what NCCL would choose",
+    "time not stated": "neither a time nor a bus bandwidth to derive it from",
+    ALONE: "it has nobody to talk to",
+    NO_PART: "no data sheet figures, so no price",
+    NO_LINK: "no constants stand for such a scale-up link: PCIe, Gaudi",
+}
+"""Reason -> what it means. A row's `skipped_because` is one of these, with the particulars after a colon."""
+
+PEAK_NOTE: Final = "size not stated: a peak, taken at 8 GiB"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The rows of a table in one shape: what was asked, measured and left out.
+
+    `sites` and `regimes` hold a row's wiring and software, or None and an empty word where `reasons` says why not.
+    """
+
+    ops: list[str]
+    ranks: Column
+    sizes: Column
+    measured_s: Column
+    sites: list[Site | None]
+    regimes: list[str]
+    reasons: list[str | None]
+    notes: list[list[str]]
+    in_fit: list[bool]
+
+
+def score(file: str | Path | None = None, progress: Progress | None = None) -> dict[str, Any]:
+    """Price every collective of a table and return the error document.
+
+    Parameters
+    ----------
+    file
+        Anyone's own table with the columns of one of `SCHEMAS`; the shipped ones if None.
+    progress
+        Called as ``progress(done, total, note)``.
+
+    Raises
+    ------
+    SpecError
+        The file cannot be read or is no such table; every fault at once, with its line.
+    """
+    tables = link_rows.read(file, SCHEMAS)
+    rows: list[dict[str, Any]] = []
+    used: list[Tuning] = []
+    for done, (name, schema, table) in enumerate(tables, start=1):
+        work = _kernels(table) if schema is SCHEMAS[0] else _published(table, name)
+        found, tuned = _scored(name, table, work, shipped=file is None)
+        rows += found
+        used += tuned
+        if progress is not None:
+            progress(done, len(tables), name)
+    names = ", ".join(name for name, _, _ in tables)
+    return {**link_rows.document("collectives", file, names, rows, used, each=4), "skips": dict(SKIPS)}
+
+
+def _kernels(table: Table) -> Work:
+    """Read a table of kernels by implementation; all that it lacks is the wiring, known by the accelerator."""
+    chips = link_rows.parts(table)
+    sites = {system: _site(chip) for system, chip in chips.items()}
+    systems, ops, impls = (table[key].tolist() for key in ("system", "op", "impl"))
+    regimes = ["graph" if impl in GRAPH_KERNELS else "nccl" for impl in impls]
+    reasons = [
+        _operation(op) or _library(impl) or _alone(ranks) or link_rows.missing(system, chips[system])
+        for system, op, impl, ranks in zip(systems, ops, impls, table["num_gpus"].tolist(), strict=True)
+    ]
+    versions = table.get("software_version", np.full(len(systems), "")).tolist()
+    sizes = table["message_bytes"]
+    flat = [
+        op == "alltoall" and system == "gb200" and version == "2.23" and size < 2**29
+        for op, system, version, size in zip(ops, systems, versions, sizes.tolist(), strict=True)
+    ]
+    return Work(
+        ops,
+        table["num_gpus"],
+        sizes,
+        table["latency_us"] * 1e-6,
+        [sites[system] for system in systems],
+        regimes,
+        reasons,
+        [["launch floor of NCCL 2.23, left out of the fit"] if held else [] for held in flat],
+        [not held for held in flat],
+    )
+
+
+def _published(table: Table, name: str) -> Work:
+    """Read a table of published benchmarks, whose systems `SITES` describes; a peak without a size is one of 8 GiB."""
+    systems, ops = table["system"].tolist(), table["op"].tolist()
+    stated = {key: link_rows.numbers(table, key, name) for key in ("message_bytes", "busbw_GBps", "latency_us")}
+    peaks = np.isnan(stated["message_bytes"])
+    sizes, ranks = np.where(peaks, PEAK_BYTES, stated["message_bytes"]), table["ranks"]
+    with np.errstate(divide="ignore"):
+        by_busbw = _busbw_factor(ops, ranks) * sizes / (stated["busbw_GBps"] * 1e9)
+    measured = np.where(stated["latency_us"] > 0, stated["latency_us"] * 1e-6, by_busbw)
+    measured = np.where(np.isfinite(measured), measured, 0.0)
+    reasons = [
+        _operation(op) or _alone(size) or _system(system) or (None if seconds > 0 else "time not stated")
+        for system, op, size, seconds in zip(systems, ops, ranks.tolist(), measured.tolist(), strict=True)
+    ]
+    return Work(
+        ops,
+        ranks,
+        sizes,
+        measured,
+        [SITES.get(system) for system in systems],
+        ["nccl"] * len(systems),
+        reasons,
+        [[PEAK_NOTE] if peak else [] for peak in peaks.tolist()],
+        [system in FABRICS for system in systems],
+    )
+
+
+def _site(chip: Accelerator | None) -> Site | None:
+    """Return the wiring that a table of kernels takes for granted."""
+    return Site(chip.name, link_rows.domain(chip), *NETWORK) if chip else None
+
+
+def _operation(op: str) -> str | None:
+    return None if key_of(op) in OPS else f"operation not modelled: {op}"
+
+
+def _alone(ranks: float) -> str | None:
+    return ALONE if ranks <= 1 else None
+
+
+def _library(impl: str) -> str | None:
+    """Return why an implementation has no regime, None where it has."""
+    if impl in ("NCCL", *GRAPH_KERNELS):
+        return None
+    return f"{'eager framework kernel' if impl.endswith('_eager') else 'library not modelled'}: {impl}"
+
+
+def _system(system: str) -> str | None:
+    """Return why a published system cannot be priced, None where it can."""
+    if system in SITES:
+        return link_rows.missing(SITES[system].accelerator, link_rows.part(SITES[system].accelerator))
+    return f"{'algorithm forced' if system in FORCED else 'system not described'}: {system}"
+
+
+def _busbw_factor(ops: Sequence[str], ranks: Column) -> Column:
+    """Bytes that count in nccl-tests' bus bandwidth, over the size: 2(n-1)/n of an all-reduce, (n-1)/n of the others."""
+    twice = np.array([2.0 if key_of(op) == "all-reduce" else 1.0 for op in ops])
+    return twice * (ranks - 1) / ranks
+
+
+def _scored(name: str, table: Table, work: Work, *, shipped: bool) -> tuple[list[dict[str, Any]], list[Tuning]]:
+    """Return the rows of one table, and the constants behind them."""
+    given: dict[str, list[Any]] = {key: [] for key in ("skipped_because", "link", "family", "group", "in_fit")}
+    keys = []
+    for system, op, ranks, site, regime, why, fit in zip(
+        table["system"].tolist(), work.ops, work.ranks.tolist(), work.sites, work.regimes, work.reasons, work.in_fit,
+        strict=True,
+    ):  # fmt: skip
+        chip = accelerator(site.accelerator) if site else None
+        crossing = site is not None and bool(site.network) and ranks > site.domain
+        wire = site.network if site and crossing else chip.link if chip else system
+        family = f"{wire} {OPS.get(key_of(op), op)} {regime}"
+        for key, cell in zip(given, (why, wire, family, f"{family} x{ranks:.0f}", shipped and fit), strict=True):
+            given[key].append(cell)
+        keys.append(None if why else (site, OPS[key_of(op)], regime, crossing))
+    named = ("system", "library", "software_version", "impl", "dtype", "nodes", "source")
+    columns = {key: table[key].tolist() for key in named if key in table}
+    columns |= {"op": work.ops, "regime": work.regimes, "ranks": work.ranks.tolist(), "bytes": work.sizes.tolist()}
+    rows = link_rows.blank_rows(name, table, work.measured_s, columns | {"notes": work.notes} | given)
+    used = []
+    for (site, op, regime, crossing), at in link_rows.blocks(keys).items():
+        seconds, tuned = _price(site, op, regime, crossing, work.ranks[at], work.sizes[at])
+        link_rows.fill(rows, at, seconds, tuned[-1])
+        used += tuned
+    return rows, used
+
+
+def _price(
+    site: Site, op: str, regime: str, crossing: bool, ranks: Column, sizes: Column
+) -> tuple[Column, list[Tuning]]:
+    """Return the seconds of rows on one system, and the constants they took, innermost first."""
+    chip = accelerator(site.accelerator)
+    links = [chip.link, site.network] if crossing else [chip.link]
+    tuned = link_rows.tuned_path(links, op, regime)
+    inside = link_rows.inner_hop(chip, tuned[0], site.adds)
+    if not crossing:
+        return collective_s(op, sizes, ranks[np.newaxis], (inside,), regime), tuned
+    members = np.stack([np.minimum(ranks, float(site.domain)), ranks])
+    outside = link_rows.outer_hop(site.network, tuned[1], site.network_Bps, site.network_adds)
+    return collective_s(op, sizes, members, (inside, outside), regime), tuned
