@@ -4,6 +4,7 @@ Rows are priced in blocks that share a path of hops; the interval of a price is 
 stored beside the constants of the outermost link it spans.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,8 @@ from topo.columns import Column
 from topo.errors import Fault, SpecError
 
 METRIC: Final = "seconds"
-RACK: Final = 72
 NODE: Final = 8
-
-#: Accelerators whose NVLink domain is a rack; every other one's is a node of eight.
-RACKED: Final = ("gb200", "gb300")
+"""Accelerators of a node, where a table counts nodes of parts that it does not name otherwise."""
 
 NO_PART: Final = "accelerator not in the catalogue"
 NO_LINK: Final = "link without constants"
@@ -74,6 +72,33 @@ def read(file: str | Path | None, schemas: Sequence[Schema]) -> list[tuple[str, 
     return [(name, kind, read_table(at, kind.numbers, kind.texts, kind.optional)) for name, kind, at in files]
 
 
+def score(
+    set_name: str,
+    schemas: Sequence[Schema],
+    scored: Callable[[str, Schema, Table, bool], tuple[list[dict[str, Any]], list[Tuning]]],
+    file: str | Path | None,
+    progress: Progress | None,
+    *,
+    each: int,
+    skips: Mapping[str, str],
+) -> dict[str, Any]:
+    """Price every row of the shipped tables of a set, or of anyone's own, and return the error document.
+
+    `scored(name, schema, table, shipped)` gives the rows of a table and the constants behind them.
+    """
+    tables = read(file, schemas)
+    rows: list[dict[str, Any]] = []
+    used: list[Tuning] = []
+    for done, (name, schema, table) in enumerate(tables, start=1):
+        found, tuned = scored(name, schema, table, file is None)
+        rows += found
+        used += tuned
+        if progress is not None:
+            progress(done, len(tables), name)
+    names = ", ".join(name for name, _, _ in tables)
+    return {**document(set_name, file, names, rows, used, each), "skips": dict(skips)}
+
+
 def numbers(table: Table, key: str, name: str) -> Column:
     """Return an optional column as numbers, nan where blank or absent; SpecError for cells that are no numbers."""
     cells = table.get(key, np.full(len(table["line"]), "")).tolist()
@@ -99,7 +124,7 @@ def part(system: str) -> Accelerator | None:
     >>> part("gb200_nvl72").name, part("h100_sxm").name, part("abacus")
     ('gb200', 'h100-sxm', None)
     """
-    return part_of(key_of(system).removesuffix(f"-nvl{RACK}"))
+    return part_of(re.sub(r"-nvl\d+$", "", key_of(system)))
 
 
 def parts(table: Table) -> dict[str, Accelerator | None]:
@@ -112,15 +137,6 @@ def missing(system: str, chip: Accelerator | None) -> str | None:
     if chip is None:
         return f"{NO_PART}: {system}"
     return None if chip.link.startswith(("nvlink", "xgmi")) else f"{NO_LINK}: {chip.link}"
-
-
-def domain(chip: Accelerator) -> int:
-    """Return how many accelerators an NVLink domain holds.
-
-    >>> domain(part("gb300")), domain(part("b300_sxm"))
-    (72, 8)
-    """
-    return RACK if chip.name in RACKED else NODE
 
 
 def inner_hop(chip: Accelerator, tuned: Tuning, adds: bool | None = None) -> Hop:

@@ -95,18 +95,7 @@ def score(file: str | Path | None = None, progress: Progress | None = None) -> d
     SpecError
         The file cannot be read or is no such table; every fault at once, with its line.
     """
-    tables = link_rows.read(file, SCHEMAS)
-    rows: list[dict[str, Any]] = []
-    used: list[Tuning] = []
-    for done, (name, schema, table) in enumerate(tables, start=1):
-        work = _kernels(table) if schema is SCHEMAS[0] else _published(table, name)
-        found, tuned = _scored(name, table, work, shipped=file is None)
-        rows += found
-        used += tuned
-        if progress is not None:
-            progress(done, len(tables), name)
-    names = ", ".join(name for name, _, _ in tables)
-    return {**link_rows.document("collectives", file, names, rows, used, each=4), "skips": dict(SKIPS)}
+    return link_rows.score("collectives", SCHEMAS, _scored, file, progress, each=4, skips=SKIPS)
 
 
 def _kernels(table: Table) -> Work:
@@ -167,7 +156,7 @@ def _published(table: Table, name: str) -> Work:
 
 def _site(chip: Accelerator | None) -> Site | None:
     """Return the wiring that a table of kernels takes for granted."""
-    return Site(chip.name, link_rows.domain(chip), *NETWORK) if chip else None
+    return Site(chip.name, chip.domain, *NETWORK) if chip else None
 
 
 def _operation(op: str) -> str | None:
@@ -198,8 +187,9 @@ def _busbw_factor(ops: Sequence[str], ranks: Column) -> Column:
     return twice * (ranks - 1) / ranks
 
 
-def _scored(name: str, table: Table, work: Work, *, shipped: bool) -> tuple[list[dict[str, Any]], list[Tuning]]:
+def _scored(name: str, schema: Schema, table: Table, shipped: bool) -> tuple[list[dict[str, Any]], list[Tuning]]:
     """Return the rows of one table, and the constants behind them."""
+    work = _kernels(table) if schema is SCHEMAS[0] else _published(table, name)
     given: dict[str, list[Any]] = {key: [] for key in ("skipped_because", "link", "family", "group", "in_fit")}
     keys = []
     for system, op, ranks, site, regime, why, fit in zip(

@@ -85,20 +85,10 @@ def score(file: str | Path | None = None, progress: Progress | None = None) -> d
     SpecError
         The file cannot be read or is no such table; every fault at once, with its line.
     """
-    tables = link_rows.read(file, SCHEMAS)
-    rows: list[dict[str, Any]] = []
-    used: list[Tuning] = []
-    for done, (name, _, table) in enumerate(tables, start=1):
-        found, tuned = _scored(name, table, shipped=file is None)
-        rows += found
-        used += tuned
-        if progress is not None:
-            progress(done, len(tables), name)
-    names = ", ".join(name for name, _, _ in tables)
-    return {**link_rows.document("moe", file, names, rows, used, each=3), "skips": dict(SKIPS)}
+    return link_rows.score("moe", SCHEMAS, _scored, file, progress, each=3, skips=SKIPS)
 
 
-def _scored(name: str, table: Table, *, shipped: bool) -> tuple[list[dict[str, Any]], list[Tuning]]:
+def _scored(name: str, _: Schema, table: Table, shipped: bool) -> tuple[list[dict[str, Any]], list[Tuning]]:
     """Return the rows of one table, and the constants behind them."""
     chips = link_rows.parts(table)
     backends = table["backend" if "backend" in table else "software"].tolist()
@@ -161,7 +151,7 @@ def _reason(system: str, chip: Accelerator | None, backend: str, phase: str, dty
 def _members(table: Table, chips: Mapping[str, Accelerator | None]) -> Column:
     """Return ranks in a rank's own domain and in the group; a node of GB200 is part of a rack, whatever `nodes` says."""
     ranks = table["ep_size"]
-    sizes = {system: link_rows.domain(chip) if chip else link_rows.NODE for system, chip in chips.items()}
+    sizes = {system: chip.domain if chip else link_rows.NODE for system, chip in chips.items()}
     size = np.array([float(sizes[system]) for system in table["system"].tolist()])
     nodes = table.get("nodes", np.ones_like(ranks))
     spread = np.where((size == link_rows.NODE) & (nodes > 1), np.maximum(ranks / nodes, 1.0), size)
