@@ -9,8 +9,9 @@ from collectives.algorithms import ALGORITHMS, NCCL, best
 from collectives.bounds import lower_bound
 from collectives.groups import members
 from collectives.path import IDEAL, Hop, Path
-from topo.blueprint import Blueprint, expand
+from topo.blueprint import Blueprint
 from topo.builders import ScaleOut, ScaleUp, cluster_blueprint
+from topo.graphs import expand
 from topo.tiers import Tier, tiers
 
 RANKS = 64

@@ -16,7 +16,7 @@ from parallel.io import read_model
 from parallel.placement import members_of
 from parallel.sweep import BLOCK, PHASES, Bound, Task, serve_space, train_space
 from parallel.workload import ServeWorkload, TrainWorkload
-from topo.blueprint import quotient
+from topo.orbits import quotient
 from topo.tiers import tiers
 
 REPEATS = 5

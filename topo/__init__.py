@@ -10,18 +10,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from topo.blueprint import Axis, Blueprint, Level, LinkClass, NodeClass, expand, quotient
+    from topo.blueprint import Axis, Blueprint, Level, LinkClass, NodeClass
     from topo.builders import ScaleOut, ScaleUp, cluster_blueprint
+    from topo.changes import Change, degrade, without
     from topo.columns import Column, ColumnLike, column
     from topo.errors import Fault, InfeasibleError, PodscaleError, SpecError
+    from topo.graphs import expand, flat
+    from topo.orbits import quotient
     from topo.schema import validate
     from topo.tiers import Tier, summary
 
 _HOMES = {
-    "topo.blueprint": ("Axis", "Blueprint", "Level", "LinkClass", "NodeClass", "expand", "quotient"),
+    "topo.blueprint": ("Axis", "Blueprint", "Level", "LinkClass", "NodeClass"),
     "topo.builders": ("ScaleOut", "ScaleUp", "cluster_blueprint"),
+    "topo.changes": ("Change", "degrade", "without"),
     "topo.columns": ("Column", "ColumnLike", "column"),
     "topo.errors": ("Fault", "InfeasibleError", "PodscaleError", "SpecError"),
+    "topo.graphs": ("expand", "flat"),
+    "topo.orbits": ("quotient",),
     "topo.schema": ("validate",),
     "topo.tiers": ("Tier", "summary"),
 }
@@ -34,7 +40,11 @@ __all__ = [  # noqa: RUF022 - in the order of a reading
     "Level",
     "Blueprint",
     "expand",
+    "flat",
     "quotient",
+    "Change",
+    "degrade",
+    "without",
     "validate",
     "ScaleUp",
     "ScaleOut",

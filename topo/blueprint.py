@@ -1,29 +1,26 @@
-"""A cluster written as symmetries: a few axes, node classes and link classes, and the two graphs they stand for.
+"""A cluster written as symmetries: a few axes, node classes, link classes, and what has been changed by hand.
 
 The one rule of wiring: **a link class joins every pair of an a-node and a b-node that agree on all axes both have.**
 So ``accelerator(domain, rail, slot)`` and ``switch(domain, plane)`` are a full crossbar inside each domain, and
 ``accelerator(domain, rail, slot)`` and ``leaf(unit, rail)`` are a rail-optimised leaf layer, once ``domain`` is
 ``within`` ``unit``.
 
-`expand` writes out every node. `quotient` never does: permuting the values of an axis (inside each value of its parent)
-maps the graph onto itself, so the orbits of the permutations that respect some marks are products of per-axis cells,
-and the graph of orbits, with summed capacities, follows from the sizes alone. A maximum flow between marked nodes has
-the same value on both (spread a quotient flow evenly over each orbit; sum a full flow over it).
+Links *along* an axis join nodes of one class: neighbours on a ring (a torus) or a line (a mesh), or, on an axis without
+an order, every pair (a full mesh, the groups of a dragonfly, sites on a wide-area network).
+
+`topo.orbits` turns a blueprint into its quotient, `topo.graphs` into every node and link.
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from topo.changes import Change, change_faults
 from topo.errors import Fault, SpecError
-from topo.symmetry import Cell, Marks, NormalMarks, Orbit, cell_label, coordinates, normal_marks, orbits
-
-if TYPE_CHECKING:
-    import networkx as nx
+from topo.symmetry import orbits
 
 KINDS = ("accelerator", "switch", "nic", "host", "site")
 """What a node can be."""
@@ -33,6 +30,11 @@ PLANES = ("scale-up", "scale-out")
 
 Plane = Literal["scale-up", "scale-out"]
 
+ORDERS = ("set", "ring", "line")
+"""How the values of an axis stand to one another: interchangeable, in a circle, or in a row."""
+
+Order = Literal["set", "ring", "line"]
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -40,13 +42,15 @@ class Axis:
 
     `within` names the parent axis: a node that has this coordinate has its parents' too. `last` allows a remainder: it
     is the size inside the last block of the parent (and, where the parent has a `last` itself, only in the last of the
-    last), so 33 domains are ``Axis("unit", 2), Axis("domain", 32, "unit", last=1)``.
+    last), so 33 domains are ``Axis("unit", 2), Axis("domain", 32, "unit", last=1)``. `order` matters to links along the
+    axis only; an axis with an order has no `last`.
     """
 
     name: str
     size: int
     within: str | None = None
     last: int | None = None
+    order: Order = "set"
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class NodeClass:
 class LinkClass:
     """`count` parallel links, each of `bandwidth_Bps` per direction, between any a and b that agree on shared axes.
 
+    With `along`, a and b are one class, and the links join two of its nodes that agree on every other axis and differ
+    along these: by one step on a ring or a line (a ring of two has two links), by anything on axes without an order.
     `link` is an opaque key of what is bought for it; "" is a trace on a board, which nobody buys.
     """
 
@@ -74,11 +80,15 @@ class LinkClass:
     link: str
     count: int = 1
     plane: Plane = "scale-up"
+    along: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Level:
-    """A way to cut the cluster in blocks: the accelerators that agree on `axes` (and their parents); () is all."""
+    """A way to cut the cluster in blocks: the accelerators that agree on `axes` (and their parents); () is all.
+
+    Where accelerator classes have axes of their own, a class is cut by those of `axes` that it has.
+    """
 
     name: str
     kind: str = "switch"
@@ -89,6 +99,8 @@ class Level:
 @dataclass(frozen=True)
 class Blueprint:
     """A cluster as axes (parents first), node classes, link classes, and nested levels (innermost first, last = all).
+
+    `changes` are what is missing or slower than the classes say: see `topo.changes`.
 
     Raises
     ------
@@ -103,10 +115,8 @@ class Blueprint:
     ...     "pair", (Axis("domain", 2), Axis("slot", 4, "domain")),
     ...     (NodeClass("accelerator", "accelerator", ("slot",)), NodeClass("crossbar", "switch", ("domain",))),
     ...     (LinkClass("accelerator", "crossbar", 900e9, 1e-6, "nvlink"),), (Level("all"),))
-    >>> sorted(expand(bp))[:2], expand(bp).number_of_edges()
-    (['accelerator[domain=0,slot=0]', 'accelerator[domain=0,slot=1]'], 8)
-    >>> [(name, n) for name, n in quotient(bp, [{"domain": 0}]).nodes("multiplicity")][:2]
-    [('accelerator[domain=0,slot=*]', 4), ('accelerator[domain=*,slot=*]', 4)]
+    >>> bp.population(("slot",)), bp.closure(("slot",))
+    (8, ('domain', 'slot'))
     """
 
     name: str
@@ -114,9 +124,11 @@ class Blueprint:
     nodes: tuple[NodeClass, ...]
     links: tuple[LinkClass, ...]
     levels: tuple[Level, ...]
+    changes: tuple[Change, ...] = ()
 
     def __post_init__(self) -> None:
         faults = [*_axis_faults(self), *_node_faults(self)] or [*_link_faults(self), *_level_faults(self)]
+        faults = faults or change_faults(self)
         if faults:
             raise SpecError(faults)
 
@@ -143,6 +155,16 @@ class Blueprint:
                 wanted.add(step)
                 step = self.axis[step].within
         return tuple(axis.name for axis in self.axes if axis.name in wanted)
+
+    def own(self, level: Level, node: NodeClass) -> tuple[str, ...]:
+        """Return the axes (with parents) that cut `node` into the blocks of `level`."""
+        mine = self.closure(node.axes)
+        return self.closure(axis for axis in level.axes if axis in mine)
+
+    def shared(self, link: LinkClass) -> tuple[str, ...]:
+        """Return the axes on which the ends of a link agree: those both have, but for the ones it runs along."""
+        other = set(self.closure(self.node(link.b).axes)) - set(link.along)
+        return tuple(axis for axis in self.closure(self.node(link.a).axes) if axis in other)
 
     def population(self, axes: Iterable[str]) -> int:
         """Return how many combinations of coordinates `axes` (with their parents) have.
@@ -178,6 +200,12 @@ def _axis_faults(bp: Blueprint) -> list[Fault]:
                     f"{field}.last", axis.last, "is no remainder", f"write 1 to {axis.size}, on an axis with a parent"
                 )
             )
+        if axis.order not in ORDERS:
+            faults.append(Fault(f"{field}.order", axis.order, "is unknown", f"known: {', '.join(ORDERS)}"))
+        elif axis.order != "set" and axis.last is not None:
+            faults.append(
+                Fault(f"{field}.last", axis.last, f"is a remainder on a {axis.order}", "leave one of them out")
+            )
         before.add(axis.name)
     return faults
 
@@ -206,7 +234,7 @@ def _node_faults(bp: Blueprint) -> list[Fault]:
 
 def _link_faults(bp: Blueprint) -> list[Fault]:
     names = [node.name for node in bp.nodes]
-    faults = _repeats("links", (" - ".join(sorted((link.a, link.b))) for link in bp.links))
+    faults = _repeats("links", (" - ".join((*sorted((link.a, link.b)), *link.along)) for link in bp.links))
     for link in bp.links:
         field = f"links[{link.a} - {link.b}]"
         faults += [
@@ -214,8 +242,7 @@ def _link_faults(bp: Blueprint) -> list[Fault]:
             for end in (link.a, link.b)
             if end not in names
         ]
-        if link.a == link.b:
-            faults.append(Fault(field, link.a, "joins a class to itself", "put a switch or a second class between"))
+        faults += _along_faults(bp, link, field)
         if not 0 < link.bandwidth_Bps < math.inf:
             faults.append(Fault(f"{field}.bandwidth_Bps", link.bandwidth_Bps, "must be above 0 and finite"))
         if not 0 <= link.latency_s < math.inf:
@@ -231,155 +258,42 @@ def _link_faults(bp: Blueprint) -> list[Fault]:
     return faults
 
 
+def _along_faults(bp: Blueprint, link: LinkClass, field: str) -> list[Fault]:
+    if not link.along:
+        problem, remedy = "joins a class to itself", "say along which axes, or put a second class between"
+        return [Fault(field, link.a, problem, remedy)] if link.a == link.b else []
+    if link.a != link.b:
+        return [Fault(f"{field}.along", link.along, "joins two classes", "links along an axis join one class")]
+    faults = _unknown_axes(bp, f"{field}.along", link.along)
+    if faults or any(node.name == link.a and not set(link.along) <= set(bp.closure(node.axes)) for node in bp.nodes):
+        return faults or [Fault(f"{field}.along", link.along, f"has axes that {link.a} lacks")]
+    if len(link.along) > 1 and any(bp.axis[name].order != "set" for name in link.along):
+        faults.append(Fault(f"{field}.along", link.along, "mixes axes with an order", "write one link class for each"))
+    # A child's values are numbered inside each parent: "the same slot of another domain" means nothing.
+    loose = [name for name in bp.closure(bp.node(link.a).axes) if name not in link.along]
+    if any(bp.axis[name].within in link.along for name in loose):
+        faults.append(Fault(f"{field}.along", link.along, "leaves out a child axis", "put it along as well"))
+    return faults
+
+
 def _level_faults(bp: Blueprint) -> list[Fault]:
     faults = _repeats("levels", (level.name for level in bp.levels))
     if not bp.levels or bp.levels[-1].axes:
         faults.append(Fault("levels", None, "do not end with the whole cluster", "end with a level whose axes are ()"))
+    accelerators = [node for node in bp.nodes if node.kind == "accelerator"]
     for level in bp.levels:
         field = f"levels[{level.name}]"
         if level.plane not in PLANES:
             faults.append(Fault(f"{field}.plane", level.plane, "is unknown", f"known: {', '.join(PLANES)}"))
-        for node in bp.nodes:
-            if node.kind == "accelerator" and not set(level.axes) <= set(bp.closure(node.axes)):
-                faults.append(Fault(f"{field}.axes", level.axes, f"has axes that {node.name} lacks"))
+        held = {axis for node in accelerators for axis in bp.closure(node.axes)}
+        faults += [
+            Fault(f"{field}.axes", name, "is on no accelerator", "name axes of accelerators")
+            for name in level.axes
+            if name not in held
+        ]
     for inner, outer in pairwise(bp.levels):
-        if not set(bp.closure(outer.axes)) <= set(bp.closure(inner.axes)):
+        if any(not set(bp.own(outer, node)) <= set(bp.own(inner, node)) for node in accelerators):
             faults.append(
                 Fault(f"levels[{outer.name}].axes", outer.axes, f"do not contain level {inner.name}", "nest the levels")
             )
     return faults
-
-
-# --- the two graphs --------------------------------------------------------------------------------------------------
-
-
-def _label(node: str, values: Mapping[str, object]) -> str:
-    """Name a node after its class and coordinates: ``leaf[unit=0,rail=3]``."""
-    return f"{node}[{','.join(f'{axis}={value}' for axis, value in values.items())}]" if values else node
-
-
-def _domain_axes(bp: Blueprint) -> tuple[str, ...] | None:
-    """Return the axes of the scale-up domain (the outermost level of that plane), or None where there is none."""
-    outermost = [level for level in bp.levels if level.plane == "scale-up"][-1:]
-    return bp.closure(outermost[0].axes) if outermost else None
-
-
-def expand(bp: Blueprint) -> "nx.Graph[str]":
-    """Write out every node and link of a blueprint.
-
-    Nodes are named ``class[axis=value,…]`` and carry `kind`, `domain` (running index of the scale-up domain, None
-    outside one), `part`, `node_class`, `coordinates` and `in_network_reduction`. Edges carry `bandwidth_Bps` (per
-    direction, summed over parallel links), `latency_s`, `link`, `links` (how many), and `plane`: see `topo.schema`.
-    """
-    import networkx as nx
-
-    graph: nx.Graph[str] = nx.Graph(name=bp.name)
-    domain_axes = _domain_axes(bp)
-    blocks = coordinates(bp, domain_axes or ())
-    index: dict[tuple[int, ...], int] = {tuple(at.values()): i for i, at in enumerate(blocks)}
-    members: dict[str, list[tuple[str, dict[str, int]]]] = {}
-    for node in bp.nodes:
-        names = bp.closure(node.axes)
-        inside = domain_axes is not None and set(domain_axes) <= set(names)
-        members[node.name] = [(_label(node.name, c), c) for c in coordinates(bp, names)]
-        for name, at in members[node.name]:
-            graph.add_node(
-                name,
-                kind=node.kind,
-                domain=index[tuple(at[axis] for axis in domain_axes or ())] if inside else None,
-                part=node.part,
-                node_class=node.name,
-                coordinates=at,
-                in_network_reduction=node.in_network_reduction,
-            )
-    for link in bp.links:
-        shared = _shared(bp, link)
-        peers: dict[tuple[int, ...], list[str]] = defaultdict(list)
-        for name, at in members[link.b]:
-            peers[tuple(at[axis] for axis in shared)].append(name)
-        graph.add_edges_from(
-            ((name, peer) for name, at in members[link.a] for peer in peers[tuple(at[axis] for axis in shared)]),
-            bandwidth_Bps=link.bandwidth_Bps * link.count,
-            latency_s=link.latency_s,
-            link=link.link,
-            links=link.count,
-            plane=link.plane,
-        )
-    return graph
-
-
-def _shared(bp: Blueprint, link: LinkClass) -> tuple[str, ...]:
-    """Return the axes that both ends of a link have."""
-    other = set(bp.closure(bp.node(link.b).axes))
-    return tuple(axis for axis in bp.closure(bp.node(link.a).axes) if axis in other)
-
-
-def quotient(bp: Blueprint, marks: Marks = ()) -> "nx.DiGraph[str]":
-    """Return the graph of orbits under the symmetries that leave the marks in place, from the parameters alone.
-
-    Nodes carry `multiplicity`, `kind`, `part`, `node_class`, `in_network_reduction`, `cells` (axis → marked intervals)
-    and `example` (the coordinates of one member). An edge u→v carries `bandwidth_Bps`, the **total** capacity from all
-    members of u to all members of v, with `latency_s`, `link`, `links` (how many in all) and `plane`.
-
-    Parameters
-    ----------
-    bp
-        The blueprint.
-    marks
-        Coordinates that are told apart, parents included: ``{"unit": 0, "domain": 3}`` is a whole domain. A `range`
-        marks a set of values as one class: ``{"pod": range(0, 4)}``. Marks must be for the blueprint's own axes.
-
-    Returns
-    -------
-    nx.DiGraph
-        Frozen, and cached: copy it before changing it.
-
-    Raises
-    ------
-    SpecError
-        When a mark names an unknown axis, lacks a parent, or lies outside its axis.
-    """
-    return _quotient(bp, normal_marks(bp, marks))
-
-
-@lru_cache(maxsize=128)
-def _quotient(bp: Blueprint, marks: NormalMarks) -> "nx.DiGraph[str]":
-    import networkx as nx
-
-    graph: nx.DiGraph[str] = nx.DiGraph(name=bp.name)
-    members: dict[str, list[tuple[str, Orbit]]] = {}
-    for node in bp.nodes:
-        found = orbits(bp, bp.closure(node.axes), marks)
-        labels = [_label(node.name, {axis: cell_label(cell) for axis, cell in o.cells.items()}) for o in found]
-        members[node.name] = list(zip(labels, found, strict=True))
-        for name, orbit in members[node.name]:
-            graph.add_node(
-                name,
-                multiplicity=orbit.multiplicity,
-                kind=node.kind,
-                part=node.part,
-                node_class=node.name,
-                in_network_reduction=node.in_network_reduction,
-                cells=orbit.cells,
-                example=orbit.example,
-            )
-    for link in bp.links:
-        shared = _shared(bp, link)
-        peers: dict[tuple[Cell, ...], list[tuple[str, int]]] = defaultdict(list)
-        for name, orbit in members[link.b]:
-            own = math.prod(count for axis, count in orbit.counts.items() if axis not in shared)
-            peers[tuple(orbit.cells[axis] for axis in shared)].append((name, own))
-        for name, orbit in members[link.a]:
-            for peer, per_member in peers[tuple(orbit.cells[axis] for axis in shared)]:
-                links = orbit.multiplicity * per_member * link.count
-                attributes = {
-                    "bandwidth_Bps": links * link.bandwidth_Bps,
-                    "latency_s": link.latency_s,
-                    "link": link.link,
-                    "links": links,
-                    "plane": link.plane,
-                }
-                graph.add_edge(name, peer, **attributes)
-                graph.add_edge(peer, name, **attributes)
-    nx.freeze(graph)
-    return graph

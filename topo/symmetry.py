@@ -1,8 +1,10 @@
 """Which coordinates of a blueprint marks can tell apart: orbits as products of per-axis cells.
 
-The symmetries of a blueprint permute the values of each axis, inside each value of its parent. Those that respect some
-marks keep every marked interval of an axis in place (below the parents that the mark names), and the last value where
-a remainder makes it unlike the others. Their orbits on coordinates are therefore products: one cell per axis.
+The symmetries of a blueprint permute the values of each axis, inside each value of its parent: in any way on an axis
+without an order, by turning and mirroring a ring, by mirroring a line. Those that respect some marks keep every marked
+interval of an axis in place (below the parents that the mark names), and the last value where a remainder makes it
+unlike the others. Their orbits on coordinates are therefore products: one cell per axis. On a ring one marked value
+leaves the mirror image, so cells are distances from it; two leave nothing, and every value is a cell of its own.
 """
 
 import math
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
     from topo.blueprint import Axis, Blueprint
 
 Marks = Iterable[Mapping[str, int | range]]
-"""Coordinates to tell apart, parents included; a `range` marks a set of values as one."""
+"""Coordinates to tell apart; a `range` marks a set of values as one, and an axis not named is marked nowhere. A mark
+that names no parent holds below every value of the parent."""
 
 Cell = tuple[tuple[int, int], ...]
-"""The marked intervals [start, stop) that a set of axis values lies in; () is "the rest"."""
+"""The marked intervals [start, stop) that a set of axis values lies in; () is "the rest". On a ring or a line that is
+told apart, also the values themselves, as intervals of one."""
 
 NormalMarks = tuple[tuple[tuple[str, tuple[int, int]], ...], ...]
 """Marks as intervals in a fixed order: hashable."""
@@ -46,7 +50,11 @@ def orbits(bp: "Blueprint", names: tuple[str, ...], marks: NormalMarks = ()) -> 
     found = [Orbit({}, {}, {})]
     for name in names:
         axis, parents = bp.axis[name], bp.closure((name,))[:-1]
-        held = [(mark[name], [(parent, mark[parent]) for parent in parents]) for mark in wanted if name in mark]
+        held = [
+            (mark[name], [(parent, mark[parent]) for parent in parents if parent in mark])
+            for mark in wanted
+            if name in mark
+        ]
         found = [
             Orbit({**o.cells, name: cell}, {**o.counts, name: count}, {**o.example, name: first})
             for o in found
@@ -66,6 +74,8 @@ def _cells(bp: "Blueprint", axis: "Axis", path: Mapping[str, Cell], held: _Held)
     marked = {interval for interval, above in held if all(span in path[parent] for parent, span in above)}
     if axis.name in bp.split_axes and _on_tail(bp, axis, path):
         marked.add((size - 1, size))
+    if axis.order != "set":
+        return _ordered_cells(axis, marked)
     bounds = sorted({0, size, *(min(edge, size) for interval in marked for edge in interval)})
     cells: dict[Cell, tuple[int, int]] = {}
     for low, high in pairwise(bounds):
@@ -73,6 +83,50 @@ def _cells(bp: "Blueprint", axis: "Axis", path: Mapping[str, Cell], held: _Held)
         count, first = cells.get(cell, (0, low))
         cells[cell] = (count + high - low, first)
     return cells
+
+
+def _ordered_cells(axis: "Axis", marked: set[tuple[int, int]]) -> dict[Cell, tuple[int, int]]:
+    """Split a ring or a line: whole, by its mirror image, or value by value, as far as the marks leave symmetry."""
+    size = axis.size
+    if axis.order == "ring" and not marked:
+        return {(): (size, 0)}
+    ((centre, after),) = marked if len(marked) == 1 else ((0, size),)
+    if axis.order == "ring" and after == centre + 1:
+        images = [{(centre + d) % size, (centre - d) % size} for d in range(size // 2 + 1)]
+    elif axis.order == "line" and not marked:
+        images = [{i, size - 1 - i} for i in range((size + 1) // 2)]
+    else:
+        images = [{i} for i in range(size)]
+    cells: dict[Cell, tuple[int, int]] = {}
+    for image in images:
+        own = {(value, value + 1) for value in image}
+        holding = {m for m in marked if any(m[0] <= value < m[1] for value in image)}
+        cells[tuple(sorted(own | holding))] = (len(image), min(image))
+    return cells
+
+
+def neighbours(axis: "Axis", here: Cell, there: Cell) -> int:
+    """Return how many links along a ring or line lead from values of one cell to values of another.
+
+    >>> from topo.blueprint import Axis
+    >>> ring = Axis("x", 4, order="ring")
+    >>> neighbours(ring, (), ()), neighbours(ring, ((0, 1),), ((1, 2), (3, 4)))
+    (8, 2)
+    """
+    size = axis.size
+    targets = _values(size, there)
+    steps = [
+        value
+        for i in _values(size, here)
+        for value in (i - 1, i + 1)
+        if size > 1 and (axis.order == "ring" or 0 <= value < size)
+    ]
+    return sum(value % size in targets for value in steps)
+
+
+def _values(size: int, cell: Cell) -> set[int]:
+    """Return the values of a cell of a ring or line: all of them where nothing is told apart."""
+    return {low for low, high in cell if high == low + 1} or set(range(size))
 
 
 def _extent(bp: "Blueprint", axis: "Axis", path: Mapping[str, Cell]) -> int:
@@ -104,9 +158,6 @@ def normal_marks(bp: "Blueprint", marks: Marks) -> NormalMarks:
         ]
         if unknown:
             continue
-        missing = [name for name in bp.closure(mark) if name not in mark]
-        if missing:
-            faults.append(Fault("marks", dict(mark), f"lacks the parent axes {', '.join(missing)}", "name them too"))
         spans = {name: v if isinstance(v, range) else range(v, v + 1) for name, v in mark.items()}
         for name, span in spans.items():
             if span.step != 1 or not 0 <= span.start < span.stop <= bp.axis[name].size:
@@ -118,13 +169,13 @@ def normal_marks(bp: "Blueprint", marks: Marks) -> NormalMarks:
 
 
 def cell_label(cell: Cell) -> str:
-    """Name a cell: the one value, the intervals, or ``*`` for the rest.
+    """Name a cell: its values, the intervals, or ``*`` for the rest.
 
-    >>> cell_label(((3, 4),)), cell_label(((0, 8),)), cell_label(())
-    ('3', '0:8', '*')
+    >>> cell_label(((3, 4),)), cell_label(((0, 8),)), cell_label(()), cell_label(((1, 2), (15, 16)))
+    ('3', '0:8', '*', '1&15')
     """
-    single = [low for low, high in cell if high == low + 1]
-    return str(single[0]) if single else "&".join(f"{low}:{high}" for low, high in cell) or "*"
+    single = [str(low) for low, high in cell if high == low + 1]
+    return "&".join(single) or "&".join(f"{low}:{high}" for low, high in cell) or "*"
 
 
 def coordinates(bp: "Blueprint", names: tuple[str, ...]) -> Iterator[dict[str, int]]:

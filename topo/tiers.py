@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from topo.blueprint import Blueprint, Level, NodeClass, Plane, quotient
+from topo.blueprint import Blueprint, Level, NodeClass, Plane
 from topo.errors import Fault, SpecError
+from topo.orbits import quotient
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -2,14 +2,18 @@
 
 import math
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import networkx as nx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topo.blueprint import KINDS, Axis, Blueprint, Level, LinkClass, NodeClass, expand, quotient
+from topo.blueprint import KINDS, Axis, Blueprint, Level, LinkClass, NodeClass, Order
+from topo.changes import Change, spans
 from topo.errors import SpecError
+from topo.graphs import expand, flat
+from topo.orbits import quotient
 from topo.schema import validate
 from topo.symmetry import coordinates
 
@@ -100,7 +104,6 @@ def test_ranges_mark_sets_and_overlaps_are_told_apart() -> None:
     ("mark", "word"),
     [
         ({"row": 0}, "no axis"),
-        ({"domain": 0}, "lacks the parent"),
         ({"unit": 2}, "not inside"),
         ({"unit": -1}, "not inside"),
     ],
@@ -134,7 +137,7 @@ def test_every_fault_of_links_and_levels_is_reported_at_once() -> None:
                 LinkClass("x", "x", math.inf, math.nan, "", count=0),
                 LinkClass("x", "w", 1.0, 0.0, "", plane="sideways"),  # type: ignore[arg-type]
             ),
-            (Level("l", axes=("a",)), Level("m", axes=("b",), plane="other")),  # type: ignore[arg-type]
+            (Level("l"), Level("m", axes=("b", "a"), plane="other")),  # type: ignore[arg-type]
         )
     text = str(caught.value)
     for word in (
@@ -147,7 +150,7 @@ def test_every_fault_of_links_and_levels_is_reported_at_once() -> None:
         "is joined to nothing",
         "sideways",
         "end with the whole",
-        "that x lacks",
+        "is on no accelerator",
         "do not contain",
         "other",
     ):
@@ -158,11 +161,15 @@ def test_every_fault_of_links_and_levels_is_reported_at_once() -> None:
 def blueprints(draw: st.DrawFn) -> Blueprint:
     """Small random blueprints: axes in a forest with remainders, classes on any axes, links between any classes."""
     axes: list[Axis] = []
+    order: Order
     for i in range(draw(st.integers(1, 4))):
         size = draw(st.sampled_from([2, 3] if i == 0 else [2, 3, 1]))
         parent = draw(st.sampled_from([None, *(axis.name for axis in axes)]))
         last = draw(st.none() | st.integers(1, size)) if parent else None
-        axes.append(Axis(f"x{i}", size, parent, last))
+        order = draw(st.sampled_from(("set", "ring", "line"))) if last is None else "set"
+        if order != "set":
+            size = draw(st.integers(2 if i == 0 else 1, 5))
+        axes.append(Axis(f"x{i}", size, parent, last, order))
     names = [axis.name for axis in axes]
     subsets = st.lists(st.sampled_from(names), unique=True).map(tuple)
     classes = [NodeClass("gpu", "accelerator", tuple(dict.fromkeys((names[0], *draw(subsets)))))]
@@ -173,11 +180,42 @@ def blueprints(draw: st.DrawFn) -> Blueprint:
     chosen += [("gpu", c.name) for c in classes[1:] if c.name not in used] + (
         [] if "gpu" in used else [("gpu", classes[1].name)]
     )
-    links = tuple(
+    links = [
         LinkClass(a, b, draw(st.integers(1, 9)), 1e-6, "wire", draw(st.integers(1, 2)))
         for a, b in dict.fromkeys(chosen)
-    )
-    return Blueprint("random", tuple(axes), tuple(classes), links, ALL)
+    ]
+    bare = Blueprint("random", tuple(axes), tuple(classes), tuple(links), ALL)
+    for node in draw(st.lists(st.sampled_from(classes), unique=True)):
+        own = bare.closure(node.axes)
+        leaves = [name for name in own if all(bare.axis[other].within != name for other in own)]
+        rows = [(name,) for name in leaves if bare.axis[name].order != "set"]
+        sets = tuple(name for name in leaves if bare.axis[name].order == "set")
+        ways = [*rows, *([sets] if sets else [])]
+        links += [
+            LinkClass(node.name, node.name, draw(st.integers(1, 9)), 2e-6, "lane", along=along)
+            for along in (draw(st.lists(st.sampled_from(ways), unique=True)) if ways else ())
+        ]
+    wired = Blueprint("random", tuple(axes), tuple(classes), tuple(links), ALL)
+    return replace(wired, changes=tuple(draw(st.lists(_changes(wired), max_size=2))))
+
+
+@st.composite
+def _changes(draw: st.DrawFn, bp: Blueprint) -> Change:
+    """A node somewhere or a link somewhere, gone (links and switches only) or at half its rate."""
+
+    def some(name: str) -> dict[str, int | range]:
+        own = bp.closure(bp.node(name).axes)
+        at: dict[str, int | range] = {}
+        for axis in draw(st.lists(st.sampled_from(own), unique=True)) if own else ():
+            low = draw(st.integers(0, bp.axis[axis].size - 1))
+            at[axis] = range(low, draw(st.integers(low + 1, bp.axis[axis].size)))
+        return at
+
+    link = draw(st.sampled_from(bp.links))
+    node, to = draw(st.permutations((link.a, link.b)))
+    if draw(st.booleans()):
+        return Change(node, spans(some(node)), to, spans(some(to)), draw(st.sampled_from([0.0, 0.5])))
+    return Change(node, spans(some(node)), factor=0.5 if bp.node(node).kind == "accelerator" else 0.0)
 
 
 def _orbit_of(graph: "nx.DiGraph[str]", node_class: str, at: dict[str, int]) -> str:
@@ -185,10 +223,15 @@ def _orbit_of(graph: "nx.DiGraph[str]", node_class: str, at: dict[str, int]) -> 
     fits = [
         (sum(len(cell) for cell in held["cells"].values()), orbit)
         for orbit, held in graph.nodes(data=True)
-        if held["node_class"] == node_class
-        and all(low <= at[axis] < high for axis, cell in held["cells"].items() for low, high in cell)
+        if held["node_class"] == node_class and all(_in(cell, at[axis]) for axis, cell in held["cells"].items())
     ]
     return max(fits)[1]
+
+
+def _in(cell: tuple[tuple[int, int], ...], value: int) -> bool:
+    """Whether a value is one of a cell's own (several on a mirrored ring or line), and in all its intervals."""
+    single = {low for low, high in cell if high == low + 1}
+    return (not single or value in single) and all(low <= value < high for low, high in cell if high > low + 1)
 
 
 @st.composite
@@ -216,6 +259,18 @@ def test_quotient_is_an_equitable_partition_of_the_full_graph(case: tuple[Bluepr
             seen[orbit[peer]] += full.edges[node, peer]["bandwidth_Bps"]
         many = small.nodes[orbit[node]]["multiplicity"]
         assert seen == {peer: held["bandwidth_Bps"] / many for peer, held in small[orbit[node]].items()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(blueprints())
+def test_arrays_and_expanded_graph_are_the_same(bp: Blueprint) -> None:
+    graph, arrays = expand(bp), flat(bp)
+    assert list(arrays.names) == list(graph)
+    assert [KINDS[kind] for kind in arrays.kind] == [held["kind"] for _, held in graph.nodes(data=True)]
+    seen: dict[frozenset[str], float] = defaultdict(float)
+    for u, v, rate_Bps in zip(arrays.tail, arrays.head, arrays.bandwidth_Bps, strict=True):
+        seen[frozenset((arrays.names[u], arrays.names[v]))] += float(rate_Bps)
+    assert seen == {frozenset((u, v)): held["bandwidth_Bps"] for u, v, held in graph.edges(data=True)}
 
 
 def _flow(graph: "nx.Graph[str]", left: list[str], right: list[str]) -> float:

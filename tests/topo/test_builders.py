@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topo.blueprint import Blueprint, expand, quotient
+from topo.blueprint import Blueprint
 from topo.builders import ScaleOut, ScaleUp, cluster_blueprint
 from topo.errors import SpecError
 from topo.fattree import share, uplinks
+from topo.graphs import expand
+from topo.orbits import quotient
 from topo.schema import validate
 
 HGX = ScaleUp(8, 450e9, 1e-6, "nvlink4", switches=4)

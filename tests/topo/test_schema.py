@@ -3,9 +3,9 @@
 import networkx as nx
 import pytest
 
-from topo.blueprint import expand
 from topo.builders import ScaleOut, ScaleUp, cluster_blueprint
 from topo.errors import SpecError
+from topo.graphs import expand
 from topo.schema import SCHEMA, validate
 
 

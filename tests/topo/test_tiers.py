@@ -7,9 +7,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from topo.blueprint import Axis, Blueprint, Level, LinkClass, NodeClass, expand
+from topo.blueprint import Axis, Blueprint, Level, LinkClass, NodeClass
 from topo.builders import ScaleOut, ScaleUp, cluster_blueprint
 from topo.errors import SpecError
+from topo.graphs import expand
 from topo.tiers import summary, tiers
 
 GB = 1e9

@@ -1,0 +1,221 @@
+"""The graph of orbits: a blueprint up to symmetry, from its sizes alone, however large it is.
+
+The symmetries of a blueprint (`topo.symmetry`) map its graph onto itself, so the graph of orbits under those that
+respect some marks, with summed capacities, follows from the sizes. A maximum flow between marked nodes has the same
+value on it as on the full graph (spread a quotient flow evenly over each orbit; sum a full flow over it). Changes
+(`topo.changes`) are marks of their own: the quotient is refined around them.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from topo.blueprint import Blueprint, LinkClass, NodeClass
+from topo.changes import Change, Spans
+from topo.symmetry import Cell, Marks, NormalMarks, Orbit, cell_label, neighbours, normal_marks, orbits
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+
+def _label(node: str, values: Mapping[str, object]) -> str:
+    """Name a node after its class and coordinates: ``leaf[unit=0,rail=3]``."""
+    return f"{node}[{','.join(f'{axis}={value}' for axis, value in values.items())}]" if values else node
+
+
+@dataclass(frozen=True, slots=True)
+class Arc:
+    """All links of one class from one orbit to another (or to itself): how many, and their bytes/s together."""
+
+    tail: str
+    head: str
+    wire: LinkClass
+    links: float
+    bandwidth_Bps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An orbit as a node: its class, its coordinates up to symmetry, and how many nodes it stands for."""
+
+    node: NodeClass
+    orbit: Orbit
+
+    @property
+    def multiplicity(self) -> int:
+        """How many nodes are in the orbit."""
+        return self.orbit.multiplicity
+
+
+@dataclass(frozen=True, slots=True)
+class OrbitGraph:
+    """Orbits by name, and the arcs between them: both directions of every link, link classes apart.
+
+    A quotient with nothing merged: what a linear program over link classes needs, self-arcs included.
+    """
+
+    members: dict[str, Member]
+    arcs: tuple[Arc, ...]
+
+
+def orbit_graph(bp: Blueprint, marks: Marks = ()) -> OrbitGraph:
+    """Return the orbits under the symmetries that leave the marks and the changes in place, with their arcs.
+
+    Examples
+    --------
+    A ring of 6, seen from one of its nodes: itself, two neighbours, two beyond, and the one opposite.
+
+    >>> from topo.blueprint import Axis, Level
+    >>> ring = Blueprint("ring", (Axis("x", 6, order="ring"),), (NodeClass("chip", "accelerator", ("x",)),),
+    ...     (LinkClass("chip", "chip", 1.0, 0.0, "ici", along=("x",)),), (Level("all"),))
+    >>> [(name, m.multiplicity) for name, m in orbit_graph(ring, [{"x": 0}]).members.items()]
+    [('chip[x=0]', 1), ('chip[x=1&5]', 2), ('chip[x=2&4]', 2), ('chip[x=3]', 1)]
+    >>> [(a.tail, a.head, a.bandwidth_Bps) for a in orbit_graph(ring).arcs]
+    [('chip[x=*]', 'chip[x=*]', 12.0)]
+    """
+    return _orbit_graph(bp, normal_marks(bp, marks))
+
+
+@lru_cache(maxsize=256)
+def _orbit_graph(bp: Blueprint, marks: NormalMarks) -> OrbitGraph:
+    marks = tuple(sorted({*marks, *(mark for change in bp.changes for mark in change.marks)}))
+    members: dict[str, Member] = {}
+    scale: dict[str, float] = {}
+    for node in bp.nodes:
+        for orbit in orbits(bp, bp.closure(node.axes), marks):
+            name = _label(node.name, {axis: cell_label(cell) for axis, cell in orbit.cells.items()})
+            scale[name] = _kept(bp.changes, node.name, orbit)
+            if scale[name]:
+                members[name] = Member(node, orbit)
+    arcs = [
+        Arc(tail, head, link, links, links * link.bandwidth_Bps * kept)
+        for link in bp.links
+        for tail, head, links in _joined_orbits(bp, link, members)
+        if (kept := scale[tail] * scale[head] * _kept_between(bp.changes, members[tail], members[head]))
+    ]
+    return OrbitGraph(members, tuple(arcs))
+
+
+def _joined_orbits(bp: Blueprint, link: LinkClass, members: Mapping[str, Member]) -> Iterator[tuple[str, str, int]]:
+    """Yield both directions of the links of a class: tail, head, how many."""
+    shared = bp.shared(link)
+    peers: dict[tuple[Cell, ...], list[str]] = defaultdict(list)
+    for name, member in members.items():
+        if member.node.name == link.b:
+            peers[tuple(member.orbit.cells[axis] for axis in shared)].append(name)
+    for name, member in members.items():
+        if member.node.name != link.a:
+            continue
+        here = member.orbit
+        agreed = math.prod(here.counts[axis] for axis in shared)
+        for peer in peers[tuple(here.cells[axis] for axis in shared)]:
+            there = members[peer].orbit
+            if link.along:
+                links = agreed * _along(bp, link, here, there) * link.count
+                if links:
+                    yield name, peer, links
+            else:
+                own = math.prod(count for axis, count in there.counts.items() if axis not in shared)
+                links = here.multiplicity * own * link.count
+                yield name, peer, links
+                yield peer, name, links
+
+
+def _along(bp: Blueprint, link: LinkClass, here: Orbit, there: Orbit) -> int:
+    """Return how many ordered pairs of values along a link's axes are joined, from one orbit to another."""
+    first = bp.axis[link.along[0]]
+    if first.order != "set":
+        return neighbours(first, here.cells[first.name], there.cells[first.name])
+    mine, theirs = (math.prod(orbit.counts[axis] for axis in link.along) for orbit in (here, there))
+    same = all(here.cells[axis] == there.cells[axis] for axis in link.along)
+    return mine * (theirs - 1) if same else mine * theirs
+
+
+def _holds(orbit: Orbit, at: Spans) -> bool:
+    return all(span in orbit.cells[axis] for axis, span in at)
+
+
+def _kept(changes: Iterable[Change], node: str, orbit: Orbit) -> float:
+    """Return the share of their bandwidth that the nodes of an orbit keep."""
+    return math.prod(c.factor for c in changes if not c.to and c.node == node and _holds(orbit, c.at))
+
+
+def _kept_between(changes: Iterable[Change], u: Member, v: Member) -> float:
+    """Return the share that the links between two orbits keep, whichever end a change names first."""
+
+    def hit(change: Change, here: Member, there: Member) -> bool:
+        named = (change.node, change.to) == (here.node.name, there.node.name)
+        return named and _holds(here.orbit, change.at) and _holds(there.orbit, change.to_at)
+
+    return math.prod(change.factor for change in changes if change.to and (hit(change, u, v) or hit(change, v, u)))
+
+
+def quotient(bp: Blueprint, marks: Marks = ()) -> "nx.DiGraph[str]":
+    """Return the graph of orbits under the symmetries that leave the marks in place, from the parameters alone.
+
+    Nodes carry `multiplicity`, `kind`, `part`, `node_class`, `in_network_reduction`, `cells` (axis → marked intervals)
+    and `example` (the coordinates of one member). An edge u→v carries `bandwidth_Bps`, the **total** capacity from all
+    members of u to all members of v, with `latency_s`, `link`, `links` (how many in all) and `plane`; a self-loop is
+    what an orbit has inside.
+
+    Parameters
+    ----------
+    bp
+        The blueprint.
+    marks
+        Coordinates that are told apart: ``{"unit": 0, "domain": 3}`` is a whole domain. A `range` marks a set of values
+        as one class: ``{"pod": range(0, 4)}``. Marks must be for the blueprint's own axes.
+
+    Returns
+    -------
+    nx.DiGraph
+        Frozen, and cached: copy it before changing it.
+
+    Raises
+    ------
+    SpecError
+        When a mark names an unknown axis, or lies outside its axis.
+
+    Examples
+    --------
+    >>> from topo.builders import ScaleUp, cluster_blueprint
+    >>> box = cluster_blueprint("box", 1, ScaleUp(8, 900e9, 1e-6, "nvlink", switches=4), None)
+    >>> quotient(box).nodes("multiplicity")
+    NodeDataView({'accelerator[domain=*,slot=*,rail=*]': 8, 'nvswitch[domain=*,port=*]': 4}, data='multiplicity')
+    """
+    return _quotient(bp, normal_marks(bp, marks))
+
+
+@lru_cache(maxsize=128)
+def _quotient(bp: Blueprint, marks: NormalMarks) -> "nx.DiGraph[str]":
+    import networkx as nx
+
+    found = _orbit_graph(bp, marks)
+    graph: nx.DiGraph[str] = nx.DiGraph(name=bp.name)
+    for name, member in found.members.items():
+        graph.add_node(
+            name,
+            multiplicity=member.multiplicity,
+            kind=member.node.kind,
+            part=member.node.part,
+            node_class=member.node.name,
+            in_network_reduction=member.node.in_network_reduction,
+            cells=member.orbit.cells,
+            example=member.orbit.example,
+        )
+    for arc in found.arcs:
+        held = graph.get_edge_data(arc.tail, arc.head, {"bandwidth_Bps": 0.0, "links": 0, "latency_s": math.inf})
+        graph.add_edge(
+            arc.tail,
+            arc.head,
+            bandwidth_Bps=held["bandwidth_Bps"] + arc.bandwidth_Bps,
+            latency_s=min(held["latency_s"], arc.wire.latency_s),
+            link=arc.wire.link,
+            links=held["links"] + arc.links,
+            plane=arc.wire.plane,
+        )
+    nx.freeze(graph)
+    return graph
