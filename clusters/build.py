@@ -83,7 +83,8 @@ def _wired(spec: ClusterSpec, key: str) -> Cluster:
 
 def _blueprint(spec: ClusterSpec) -> "Blueprint":
     """Wiring of a spec in the words of `topo`, whose faults get the file's name."""
-    from topo.builders import ScaleUp, cluster_blueprint
+    from topo.builders import cluster_blueprint
+    from topo.domains import ScaleUp
 
     up = spec.scale_up
     try:

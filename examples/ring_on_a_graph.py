@@ -10,7 +10,8 @@ from collectives.bounds import lower_bound
 from collectives.groups import members
 from collectives.path import IDEAL, Hop, Path
 from topo.blueprint import Blueprint
-from topo.builders import ScaleOut, ScaleUp, cluster_blueprint
+from topo.builders import ScaleOut, cluster_blueprint
+from topo.domains import ScaleUp
 from topo.graphs import expand
 from topo.tiers import Tier, tiers
 

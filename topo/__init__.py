@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from topo.blueprint import Axis, Blueprint, Level, LinkClass, NodeClass
-    from topo.builders import ScaleOut, ScaleUp, cluster_blueprint
+    from topo.builders import ScaleOut, cluster_blueprint
     from topo.changes import Change, degrade, without
     from topo.columns import Column, ColumnLike, column
+    from topo.domains import ScaleUp
     from topo.errors import Fault, InfeasibleError, PodscaleError, SpecError
     from topo.graphs import expand, flat
     from topo.orbits import quotient
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "topo.blueprint": ("Axis", "Blueprint", "Level", "LinkClass", "NodeClass"),
-    "topo.builders": ("ScaleOut", "ScaleUp", "cluster_blueprint"),
+    "topo.builders": ("ScaleOut", "cluster_blueprint"),
     "topo.changes": ("Change", "degrade", "without"),
     "topo.columns": ("Column", "ColumnLike", "column"),
+    "topo.domains": ("ScaleUp",),
     "topo.errors": ("Fault", "InfeasibleError", "PodscaleError", "SpecError"),
     "topo.graphs": ("expand", "flat"),
     "topo.orbits": ("quotient",),

@@ -1,4 +1,4 @@
-"""Clusters as they are bought: switched scale-up domains inside a rail-optimised fat tree.
+"""Clusters as they are bought: scale-up domains of any wiring inside a rail-optimised fat tree.
 
 Every builder returns a `Blueprint`; its graph, quotient, tiers and parts follow from there.
 """
@@ -7,96 +7,12 @@ import math
 from dataclasses import dataclass
 
 from topo.blueprint import Axis, Blueprint, Level, LinkClass, NodeClass, Plane
+from topo.domains import ACCELERATOR, DOMAIN, Domain
 from topo.errors import Fault, SpecError
-from topo.fattree import Step, Tree, fewest, inner_axes, outer_axes, uplinks
+from topo.fattree import Leaf, Step, Tree, fewest, outer_axes, uplinks
 
 TREE = ("leaf", "spine", "core")
 """The switching levels of a fat tree, from the NIC up."""
-
-
-@dataclass(frozen=True)
-class ScaleUp:
-    """A switched scale-up domain: accelerators with `bandwidth_Bps` each, over one or two layers of switches.
-
-    Parameters
-    ----------
-    size
-        Accelerators per domain; 1 means no scale-up network.
-    bandwidth_Bps
-        Per accelerator and direction, all its links together.
-    latency_s
-        From accelerator to accelerator through one first-layer switch.
-    link
-        Key of the link.
-    switches
-        First-layer switches per block; every accelerator has an equal share of its links to each of them.
-    layers
-        1, or 2: blocks of `inner` accelerators whose switches are joined by a second layer (none for a single block).
-    inner
-        Accelerators per first-layer block, with two layers.
-    oversubscription
-        Down:up bandwidth between the two layers.
-    in_network_reduction
-        Whether the switches can sum.
-    switch_part
-        Key of the switch.
-    outer_latency_s
-        From accelerator to accelerator through three switches, with two layers; twice `latency_s` by default.
-    """
-
-    size: int
-    bandwidth_Bps: float
-    latency_s: float
-    link: str
-    switches: int = 18
-    layers: int = 1
-    inner: int = 72
-    oversubscription: float = 1.0
-    in_network_reduction: bool = True
-    switch_part: str = "nvswitch"
-    outer_latency_s: float | None = None
-
-    def __post_init__(self) -> None:
-        faults = [
-            Fault(f"scale_up.{field}", getattr(self, field), "must be at least 1")
-            for field in ("size", "switches", "inner", "oversubscription")
-            if not getattr(self, field) >= 1
-        ]
-        if self.size > 1 and not 0 < self.bandwidth_Bps < math.inf:
-            faults.append(Fault("scale_up.bandwidth_Bps", self.bandwidth_Bps, "must be above 0 and finite"))
-        if not 0 <= self.latency_s < math.inf:
-            faults.append(Fault("scale_up.latency_s", self.latency_s, "must be 0 or more, and finite"))
-        if self.outer_latency_s is not None and not self.latency_s <= self.outer_latency_s < math.inf:
-            faults.append(
-                Fault("scale_up.outer_latency_s", self.outer_latency_s, "must be finite and not below latency_s")
-            )
-        if self.layers not in (1, 2):
-            faults.append(Fault("scale_up.layers", self.layers, "must be 1 or 2"))
-        if self.layers == 2 and self.inner >= 1 and self.size % self.inner:
-            faults.append(
-                Fault(
-                    "scale_up.size",
-                    self.size,
-                    f"is no multiple of inner = {self.inner}",
-                    "change one, or use one layer",
-                )
-            )
-        if faults:
-            raise SpecError(faults)
-
-    @property
-    def blocks(self) -> int:
-        """First-layer blocks per domain: 8 of 72 in a domain of 576.
-
-        >>> ScaleUp(576, 900e9, 1e-6, "nvlink5", layers=2).blocks
-        8
-        """
-        return self.size // self.inner if self.layers == 2 else 1
-
-    @property
-    def block_size(self) -> int:
-        """Accelerators per first-layer block."""
-        return self.size // self.blocks
 
 
 @dataclass(frozen=True)
@@ -182,9 +98,9 @@ class ScaleOut:
         return math.floor(self.radix * ratio / (1 + ratio) + 1e-9)
 
 
-def _rails(up: ScaleUp, out: ScaleOut | None) -> int:
+def _rails(up: Domain, out: ScaleOut | None) -> int:
     """Return the largest divisor of the (block of the) domain that is at most the rails wanted."""
-    most = min(out.rails if out else 1, up.block_size)
+    most = min(out.rails if out and up.divisible else 1, up.block_size)
     return next(r for r in range(most, 0, -1) if up.block_size % r == 0)
 
 
@@ -197,30 +113,9 @@ def _chain(steps: list[Step]) -> list[Axis]:
     ]
 
 
-def _scale_up(up: ScaleUp, axes: list[Axis]) -> tuple[list[NodeClass], list[LinkClass]]:
-    """Add the switches of a domain to `axes`; return their classes and links."""
-    if up.size == 1:
-        return [], []
-
-    def switch(name: str, *coordinates: str) -> NodeClass:
-        return NodeClass(name, "switch", coordinates, up.switch_part, up.in_network_reduction)
-
-    axes.append(Axis("port", up.switches))
-    nodes = [switch("nvswitch", "block" if up.blocks > 1 else "domain", "port")]
-    share_Bps = up.bandwidth_Bps / up.switches
-    links = [LinkClass("accelerator", "nvswitch", share_Bps, up.latency_s / 2, up.link)]
-    if up.blocks > 1:
-        # The second layer turns all its ports down, the first has as many down as (o times) up: half as many switches.
-        outer = math.ceil(up.blocks * up.switches / (2 * up.oversubscription) - 1e-9)
-        latency_s = 2 * up.latency_s if up.outer_latency_s is None else up.outer_latency_s
-        axes.append(Axis("outer", outer))
-        nodes.append(switch("outer-nvswitch", "domain", "outer"))
-        each_Bps = up.block_size * share_Bps / up.oversubscription / outer
-        links.append(LinkClass("nvswitch", "outer-nvswitch", each_Bps, (latency_s - up.latency_s) / 2, up.link))
-    return nodes, links
-
-
-def _scale_out(out: ScaleOut, tree: Tree, rails: int, axes: list[Axis]) -> tuple[list[NodeClass], list[LinkClass]]:
+def _scale_out(
+    out: ScaleOut, tree: Tree, rails: int, coordinates: tuple[str, ...], axes: list[Axis]
+) -> tuple[list[NodeClass], list[LinkClass]]:
     """Add the planes of the fat tree to `axes`; return the classes and links of NICs and switches."""
     plane: Plane = "scale-out"
     cable_s, switch_s = out.latency_s, out.switch_latency_s
@@ -236,12 +131,12 @@ def _scale_out(out: ScaleOut, tree: Tree, rails: int, axes: list[Axis]) -> tuple
     elif leaf.per_domain:
         spread = leaf.per_domain
         axes.append(Axis("lane", spread))
-        leaf_axes = ("domain", "rail", "lane")
+        leaf_axes = (DOMAIN, "rail", "lane")
     else:
         leaf_axes = ("unit", "rail")
-    nodes = [NodeClass("nic", "nic", ("slot", "rail"), out.nic_part), switch("leaf", *leaf_axes)]
+    nodes = [NodeClass("nic", "nic", coordinates, out.nic_part), switch("leaf", *leaf_axes)]
     links = [
-        LinkClass("accelerator", "nic", out.bandwidth_Bps, 0.0, "", plane=plane),
+        LinkClass(ACCELERATOR, "nic", out.bandwidth_Bps, 0.0, "", plane=plane),
         LinkClass("nic", "leaf", out.bandwidth_Bps / spread, cable_s + switch_s / 2, out.link, plane=plane),
     ]
     own = ("rail",) if tree.own_spines else ()
@@ -264,13 +159,11 @@ def _scale_out(out: ScaleOut, tree: Tree, rails: int, axes: list[Axis]) -> tuple
     return nodes, links
 
 
-def _levels(up: ScaleUp, tree: Tree | None) -> tuple[Level, ...]:
+def _levels(up: Domain, inner: tuple[Level, ...], tree: Tree | None) -> tuple[Level, ...]:
     """Return the blocks of a cluster, innermost first."""
-    levels = [Level("block", axes=("block",))] if up.blocks > 1 else []
     if tree is None:
-        return (*levels, Level("domain"))
-    if up.size > 1:
-        levels.append(Level("domain", axes=("domain",)))
+        return (*inner, Level(DOMAIN, up.kind))
+    levels = [*inner, *([Level(DOMAIN, up.kind, axes=(DOMAIN,))] if up.size > 1 else [])]
     if tree.levels >= 2 and not tree.leaf.per_domain:
         levels.append(Level("leaf", plane="scale-out", axes=("unit",)))
     if tree.levels == 3:
@@ -279,7 +172,7 @@ def _levels(up: ScaleUp, tree: Tree | None) -> tuple[Level, ...]:
 
 
 def cluster_blueprint(
-    name: str, domains: int, up: ScaleUp, out: ScaleOut | None, accelerator_part: str = "accelerator"
+    name: str, domains: int, up: Domain, out: ScaleOut | None, accelerator_part: str = "accelerator"
 ) -> Blueprint:
     """Describe `domains` scale-up domains joined by a rail-optimised fat tree.
 
@@ -309,6 +202,7 @@ def cluster_blueprint(
     --------
     NVIDIA DGX B200 SuperPOD reference architecture: 1,024 GPUs take 32 leaf and 16 spine switches.
 
+    >>> from topo.domains import ScaleUp
     >>> hgx = ScaleUp(8, 900e9, 1e-6, "nvlink5", switches=2)
     >>> pod = cluster_blueprint("superpod", 128, hgx, ScaleOut(50e9, "ndr"))
     >>> [(node.name, pod.population(node.axes)) for node in pod.nodes if node.name in ("leaf", "spine")]
@@ -322,13 +216,14 @@ def cluster_blueprint(
         )
     rails = _rails(up, out)
     tree = fewest(domains, up, out, rails) if out else None
-    axes = [*_chain([*outer_axes(domains, tree), *inner_axes(up, rails, tree)]), Axis("rail", rails)]
-    nodes = [NodeClass("accelerator", "accelerator", ("slot", "rail"), accelerator_part)]
-    links: list[LinkClass] = []
-    for more_nodes, more_links in (
-        _scale_up(up, axes),
-        _scale_out(out, tree, rails, axes) if out and tree else ([], []),
-    ):
+    leaf = tree.leaf if tree else Leaf(0.0)
+    of_blocks = up.blocks > 1 and leaf.per_domain == leaf.groups
+    inside = up.inside(rails, leaf.groups, of_blocks=of_blocks)
+    axes = [*_chain(outer_axes(domains, tree)), *inside.axes]
+    nodes = [NodeClass(ACCELERATOR, "accelerator", inside.coordinates, accelerator_part), *inside.nodes]
+    links = [*inside.links]
+    if out and tree:
+        more_nodes, more_links = _scale_out(out, tree, rails, inside.coordinates, axes)
         nodes += more_nodes
         links += more_links
-    return Blueprint(name, tuple(axes), tuple(nodes), tuple(links), _levels(up, tree))
+    return Blueprint(name, tuple(axes), tuple(nodes), tuple(links), _levels(up, inside.levels, tree))

@@ -94,7 +94,8 @@ def degrade(
 
     Examples
     --------
-    >>> from topo.builders import ScaleOut, ScaleUp, cluster_blueprint
+    >>> from topo.builders import ScaleOut, cluster_blueprint
+    >>> from topo.domains import ScaleUp
     >>> from topo.tiers import tiers
     >>> two = cluster_blueprint("two", 2, ScaleUp(8, 900e9, 1e-6, "nvlink"), ScaleOut(50e9, "ib"))
     >>> slow = degrade(two, "nic", {"rail": 3}, to="leaf", factor=0.5)

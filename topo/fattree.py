@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from topo.errors import Fault, SpecError
 
 if TYPE_CHECKING:
-    from topo.builders import ScaleOut, ScaleUp
+    from topo.builders import ScaleOut
+    from topo.domains import Domain
 
 
 SLACK = 1.25
@@ -83,19 +84,21 @@ class Tree:
     pod: tuple[int, int, int]
 
 
-def leaf_in_domain(up: "ScaleUp", rails: int, down: int) -> Leaf:
+def leaf_in_domain(up: "Domain", rails: int, down: int) -> Leaf:
     """Return how the leaves of `down` ports share a rail of a domain that no leaf can serve whole.
 
     In equal groups (of blocks, where the domain has two layers) where at most half as many leaves again as needed
     make that possible; otherwise the lanes of every NIC are spread over as many leaves as needed.
 
-    >>> from topo.builders import ScaleUp
+    >>> from topo.domains import ScaleUp
     >>> leaf_in_domain(ScaleUp(576, 900e9, 1e-6, "nvlink5", layers=2), rails=8, down=32)  # 9 NICs a block: 4 x 2 blocks
     Leaf(nics=18.0, per_domain=4, groups=4)
     >>> leaf_in_domain(ScaleUp(296, 900e9, 1e-6, "nvlink5"), rails=8, down=32)  # 37 NICs do not group
     Leaf(nics=18.5, per_domain=2, groups=1)
     """
     per_rail, per_block = up.size // rails, up.block_size // rails
+    if not up.divisible:
+        return Leaf(per_rail / -(-per_rail // down), -(-per_rail // down))
     whole_blocks = per_block <= down
     things, most = (up.blocks, down // per_block) if whole_blocks else (per_block, down)
     needed = -(-things // most)
@@ -107,7 +110,7 @@ def leaf_in_domain(up: "ScaleUp", rails: int, down: int) -> Leaf:
     return Leaf(per_rail / leaves, leaves)
 
 
-def fit(domains: int, up: "ScaleUp", out: "ScaleOut", rails: int, *, levels: int, own_spines: bool) -> Tree | None:
+def fit(domains: int, up: "Domain", out: "ScaleOut", rails: int, *, levels: int, own_spines: bool) -> Tree | None:
     """Cut a tree of so many levels, or None where it does not reach."""
     per_rail = up.size // rails
     if levels == 1:
@@ -128,7 +131,7 @@ def fit(domains: int, up: "ScaleUp", out: "ScaleOut", rails: int, *, levels: int
     return None
 
 
-def fewest(domains: int, up: "ScaleUp", out: "ScaleOut", rails: int) -> Tree:
+def fewest(domains: int, up: "Domain", out: "ScaleOut", rails: int) -> Tree:
     """Return the tree of the fewest levels that reaches; spines are shared by the rails as long as that suffices.
 
     Raises
@@ -167,15 +170,3 @@ def outer_axes(domains: int, tree: Tree | None) -> list[Step]:
     # A remainder of domains is only the last pod's last unit's: then units carry a `last` too, be it the full size.
     last_units = units_last if uneven or units_last != units_each else None
     return [("pod", pods, None), ("unit", units_each, last_units), ("domain", domains_each, uneven)]
-
-
-def inner_axes(up: "ScaleUp", rails: int, tree: Tree | None) -> list[Step]:
-    """Return the axes inside a domain and rail: block (two layers), group (the NICs of one leaf), slot."""
-    per_block = up.block_size // rails
-    groups = tree.leaf.groups if tree else 1
-    block: list[Step] = [("block", up.blocks, None)] if up.blocks > 1 else []
-    if groups == 1:
-        return [*block, ("slot", per_block, None)]
-    if tree and tree.leaf.per_domain == groups and up.blocks > 1:  # a leaf serves whole blocks
-        return [("group", groups, None), ("block", up.blocks // groups, None), ("slot", per_block, None)]
-    return [*block, ("group", groups, None), ("slot", per_block // groups, None)]

@@ -150,7 +150,8 @@ def flat(bp: Blueprint) -> Wires:
 
     Examples
     --------
-    >>> from topo.builders import ScaleUp, cluster_blueprint
+    >>> from topo.builders import cluster_blueprint
+    >>> from topo.domains import ScaleUp
     >>> box = flat(cluster_blueprint("box", 1, ScaleUp(8, 900e9, 1e-6, "nvlink", switches=4), None))
     >>> box.size, len(box.tail), box.names[0]
     (12, 32, 'accelerator[domain=0,slot=0,rail=0]')
@@ -198,7 +199,8 @@ def expand(bp: Blueprint) -> "nx.Graph[str]":
 
     Examples
     --------
-    >>> from topo.builders import ScaleUp, cluster_blueprint
+    >>> from topo.builders import cluster_blueprint
+    >>> from topo.domains import ScaleUp
     >>> box = expand(cluster_blueprint("box", 1, ScaleUp(8, 900e9, 1e-6, "nvlink", switches=4), None))
     >>> box.number_of_nodes(), box.number_of_edges(), box.edges["accelerator[domain=0,slot=0,rail=0]",
     ...     "nvswitch[domain=0,port=0]"]["bandwidth_Bps"] / 1e9

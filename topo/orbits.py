@@ -181,7 +181,8 @@ def quotient(bp: Blueprint, marks: Marks = ()) -> "nx.DiGraph[str]":
 
     Examples
     --------
-    >>> from topo.builders import ScaleUp, cluster_blueprint
+    >>> from topo.builders import cluster_blueprint
+    >>> from topo.domains import ScaleUp
     >>> box = cluster_blueprint("box", 1, ScaleUp(8, 900e9, 1e-6, "nvlink", switches=4), None)
     >>> quotient(box).nodes("multiplicity")
     NodeDataView({'accelerator[domain=*,slot=*,rail=*]': 8, 'nvswitch[domain=*,port=*]': 4}, data='multiplicity')

@@ -203,7 +203,8 @@ def tiers(bp: Blueprint) -> tuple[Tier, ...]:
 
     Examples
     --------
-    >>> from topo.builders import ScaleOut, ScaleUp, cluster_blueprint
+    >>> from topo.builders import ScaleOut, cluster_blueprint
+    >>> from topo.domains import ScaleUp
     >>> two = cluster_blueprint("two", 2, ScaleUp(8, 900e9, 1e-6, "nvlink", switches=4), ScaleOut(50e9, "ib"))
     >>> [(tier.name, tier.size, tier.bandwidth_Bps / 1e9, tier.hops) for tier in tiers(two)]
     [('domain', 8, 900.0, 2), ('leaf', 16, 50.0, 4)]
@@ -308,7 +309,8 @@ def summary(bp: Blueprint) -> dict[str, Any]:
 
     Examples
     --------
-    >>> from topo.builders import ScaleOut, ScaleUp, cluster_blueprint
+    >>> from topo.builders import ScaleOut, cluster_blueprint
+    >>> from topo.domains import ScaleUp
     >>> two = cluster_blueprint("two", 2, ScaleUp(8, 900e9, 1e-6, "nvlink", switches=4), ScaleOut(50e9, "ib"))
     >>> facts = summary(two)
     >>> facts["bisection_Bps"] / 1e9, facts["oversubscription"], facts["diameter_hops"]

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topo.blueprint import Blueprint
-from topo.builders import ScaleOut, ScaleUp, cluster_blueprint
+from topo.builders import ScaleOut, cluster_blueprint
+from topo.domains import ScaleUp
 from topo.errors import SpecError
 from topo.fattree import share, uplinks
 from topo.graphs import expand

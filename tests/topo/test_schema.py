@@ -3,7 +3,8 @@
 import networkx as nx
 import pytest
 
-from topo.builders import ScaleOut, ScaleUp, cluster_blueprint
+from topo.builders import ScaleOut, cluster_blueprint
+from topo.domains import ScaleUp
 from topo.errors import SpecError
 from topo.graphs import expand
 from topo.schema import SCHEMA, validate

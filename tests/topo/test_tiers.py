@@ -8,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from topo.blueprint import Axis, Blueprint, Level, LinkClass, NodeClass
-from topo.builders import ScaleOut, ScaleUp, cluster_blueprint
+from topo.builders import ScaleOut, cluster_blueprint
+from topo.domains import ScaleUp
 from topo.errors import SpecError
 from topo.graphs import expand
 from topo.tiers import summary, tiers
