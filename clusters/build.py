@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clusters import catalogue
 from clusters.economics import economics_rows
+from clusters.memories import memory_rows
 from clusters.spec import SYSTEMS, ClusterSpec, fingerprint, load, part_of, ports_each, systems
 from topo.errors import Fault, SpecError
 
@@ -194,10 +195,10 @@ def bill(cluster: Cluster) -> dict[str, Any]:
     dict
         `parts` (rows of part, count, power_W, price_usd), `power_W`, `price_usd`, `unknown`.
     """
-    from topo.tiers import summary
+    from topo.survey import parts
 
-    counts = {**summary(cluster.blueprint)["parts"], cluster.spec.accelerator: cluster.accelerators}
-    rows = []
+    counts = {**parts(cluster.blueprint), cluster.spec.accelerator: cluster.accelerators}
+    rows: list[dict[str, Any]] = []
     for part, count in counts.items():
         power_W, price_usd = catalogue.cost(part)
         if part == cluster.spec.accelerator:
@@ -259,6 +260,7 @@ _ROWS: Final["dict[str, Callable[[], list[dict[str, Any]]]]"] = {
     "systems": system_rows,
     "fabrics": catalogue.fabric_rows,
     "economics": economics_rows,
+    "memories": memory_rows,
 }
 
 

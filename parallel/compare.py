@@ -23,7 +23,7 @@ from parallel.search import Found
 from parallel.sweep import PHASES, Bound, Task, space_of
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.errors import Fault, SpecError
-from topo.tiers import summary
+from topo.survey import summary
 
 CHECKS = Path(__file__).parent / "data" / "exchange_checks.yaml"
 PRICED_FROM = (

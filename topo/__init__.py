@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from topo.columns import Column, ColumnLike, column
     from topo.domains import ScaleUp
     from topo.errors import Fault, InfeasibleError, PodscaleError, SpecError
+    from topo.flows import Cut, bisection, max_flow, min_cut
     from topo.graphs import expand, flat
     from topo.orbits import quotient
+    from topo.refine import refine
     from topo.schema import validate
-    from topo.tiers import Tier, summary
+    from topo.survey import hop_histogram, parts, summary
+    from topo.tiers import DirectAxis, Pool, Tier, pools
 
 _HOMES = {
     "topo.blueprint": ("Axis", "Blueprint", "Level", "LinkClass", "NodeClass"),
@@ -28,10 +31,13 @@ _HOMES = {
     "topo.columns": ("Column", "ColumnLike", "column"),
     "topo.domains": ("ScaleUp",),
     "topo.errors": ("Fault", "InfeasibleError", "PodscaleError", "SpecError"),
+    "topo.flows": ("Cut", "bisection", "max_flow", "min_cut"),
     "topo.graphs": ("expand", "flat"),
     "topo.orbits": ("quotient",),
+    "topo.refine": ("refine",),
     "topo.schema": ("validate",),
-    "topo.tiers": ("Tier", "summary"),
+    "topo.survey": ("hop_histogram", "parts", "summary"),
+    "topo.tiers": ("DirectAxis", "Pool", "Tier", "pools"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -44,6 +50,11 @@ __all__ = [  # noqa: RUF022 - in the order of a reading
     "expand",
     "flat",
     "quotient",
+    "refine",
+    "Cut",
+    "max_flow",
+    "min_cut",
+    "bisection",
     "Change",
     "degrade",
     "without",
@@ -52,7 +63,12 @@ __all__ = [  # noqa: RUF022 - in the order of a reading
     "ScaleOut",
     "cluster_blueprint",
     "Tier",
+    "DirectAxis",
+    "Pool",
+    "pools",
     "summary",
+    "parts",
+    "hop_histogram",
     "Column",
     "ColumnLike",
     "column",

@@ -77,7 +77,7 @@ def change_faults(bp: "Blueprint") -> list[Fault]:
                 elif not 0 <= low < high <= bp.axis[axis].size:
                     problem = f"is not inside 0 … {bp.axis[axis].size - 1}"
                     faults.append(Fault(f"{where}.{axis}", low if high == low + 1 else f"{low}:{high}", problem))
-        if change.to and not any({link.a, link.b} == {change.node, change.to} for link in bp.links):
+        if change.to in names and not any({link.a, link.b} == {change.node, change.to} for link in bp.links):
             faults.append(Fault(where, f"{change.node} - {change.to}", "is no link class", "name two joined classes"))
     return faults
 

@@ -33,7 +33,7 @@ class Arc:
     tail: str
     head: str
     wire: LinkClass
-    links: float
+    links: int
     bandwidth_Bps: float
 
 

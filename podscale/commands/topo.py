@@ -18,7 +18,7 @@ def topo(
     """Describe a cluster's wiring: tiers, bisection, parts, watts, price."""
     from clusters.build import bill, build
     from clusters.spec import load
-    from topo.tiers import summary
+    from topo.survey import summary
 
     built = build(load(cluster))
     told = bill(built)

@@ -10,7 +10,7 @@ from clusters import catalogue
 from clusters.build import build, list_rows, notes
 from clusters.spec import SYSTEMS, load, systems, with_
 from topo.errors import SpecError
-from topo.tiers import summary
+from topo.survey import summary
 
 LACKING = {"kyber-nvl144": "override.accelerator.peak_bf16"}
 """Systems whose accelerator has no public figure -> the field that a file has to fill in."""

@@ -12,7 +12,8 @@ from topo.builders import ScaleOut, cluster_blueprint
 from topo.domains import ScaleUp
 from topo.errors import SpecError
 from topo.graphs import expand
-from topo.tiers import summary, tiers
+from topo.survey import summary
+from topo.tiers import tiers
 
 GB = 1e9
 
