@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collectives.algorithms import ALGORITHMS, NCCL, Algorithm, best
     from collectives.bounds import lower_bound
+    from collectives.direct import mesh_shares, torus_shares
     from collectives.groups import members
     from collectives.moe import COPIES, expected_groups, moe_exchange
     from collectives.path import IDEAL, Hop, LinkModel, Path
@@ -37,8 +38,10 @@ __all__ = [
     "expected_groups",
     "lower_bound",
     "members",
+    "mesh_shares",
     "moe_exchange",
     "send_recv",
+    "torus_shares",
 ]
 
 _HOME = {
@@ -47,6 +50,8 @@ _HOME = {
     "NCCL": "algorithms",
     "best": "algorithms",
     "lower_bound": "bounds",
+    "mesh_shares": "direct",
+    "torus_shares": "direct",
     "members": "groups",
     "COPIES": "moe",
     "expected_groups": "moe",

@@ -121,7 +121,8 @@ def one_shot(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     """
     size, group = span(size_bytes, members, path)
     volume = crossing(group) * group.size * size * group.spanned
-    return column(latency_s(group, column(group.spanned)) + slowest(transfer_s(group, volume)))
+    seconds = transfer_s(group, volume, traffic="exchange")
+    return column(latency_s(group, column(group.spanned)) + slowest(seconds))
 
 
 def two_shot(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
@@ -137,7 +138,8 @@ def two_shot(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     """
     size, group = span(size_bytes, members, path)
     volume = 2 * crossing(group) * size * group.spanned
-    return column(latency_s(group, column(2.0 * group.spanned)) + slowest(transfer_s(group, volume)))
+    seconds = transfer_s(group, volume, traffic="exchange")
+    return column(latency_s(group, column(2.0 * group.spanned)) + slowest(seconds))
 
 
 def some_tier_adds(members: ColumnLike, path: Path) -> Mask:

@@ -12,6 +12,7 @@ def pairwise(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     """Return the seconds of n-1 rounds with one partner each: every round pays its wire, the tiers add up.
 
     t = base + Σ_l [ (members_l - inner_l)·(step_l + latency_l) + transfer of (members_l - inner_l)/n · S ].
+    On a direct network a round uses no more than the links of one pair.
 
     Examples
     --------
@@ -22,7 +23,8 @@ def pairwise(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     """
     size, group = span(size_bytes, members, path)
     partners = group.members - group.inner
-    return column(latency_s(group, partners) + added(transfer_s(group, partners / group.size * size)))
+    seconds = transfer_s(group, partners / group.size * size, traffic="pairs")
+    return column(latency_s(group, partners) + added(seconds))
 
 
 def direct(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
@@ -43,7 +45,7 @@ def direct(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     posting_s = added((group.members - group.inner) * constants.step_s)
     wire_s = slowest(group.spanned * constants.latency_s)
     volume = by_plane(group, crossing(group) * size)
-    return column(base_s(group) + posting_s + wire_s + slowest(transfer_s(group, volume)))
+    return column(base_s(group) + posting_s + wire_s + slowest(transfer_s(group, volume, traffic="exchange")))
 
 
 def hierarchical(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
@@ -62,4 +64,5 @@ def hierarchical(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Col
     """
     size, group = span(size_bytes, members, path)
     blocks = ratio(group)
-    return column(latency_s(group, blocks - 1) + added(transfer_s(group, (1 - 1 / blocks) * size)))
+    seconds = transfer_s(group, (1 - 1 / blocks) * size, traffic="exchange")
+    return column(latency_s(group, blocks - 1) + added(seconds))

@@ -2,7 +2,8 @@
 
 Each tier gives a cut: the `inner` members of one of its child blocks against the rest of the group. What has to cross
 it, divided by what the block's ports carry, is a floor; the highest floor is the bound. Where the group spans scale-out
-tiers, a block inside the scale-up domain can use both planes at once, so its ports add up.
+tiers, a block inside the scale-up domain can use both planes at once, so its ports add up. On a direct network only the
+links between members count: nobody else relays.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 
 from collectives.path import Path
-from collectives.span import Span, span
+from collectives.span import Span, Traffic, bandwidths, span
 from topo.columns import Column, ColumnLike, column
 from topo.errors import Fault, SpecError
 
@@ -58,12 +59,31 @@ _CUT: MappingProxyType[str, Callable[[Span], Column]] = MappingProxyType(
 )
 
 
+_TRAFFIC: MappingProxyType[str, Traffic] = MappingProxyType({"all_to_all": "exchange"})
+"""Operation → what its bytes do where that is not "ring"."""
+
+
+def _capacity(group: Span, traffic: Traffic) -> Column:
+    """Return the bytes/s per member that leave a child block of each tier.
+
+    Its ports on the tier's plane, or the links to members on this tier and on those outside it if that is less; inside
+    the scale-up domain, plus the ports of the innermost scale-out tier where the group spans such tiers.
+    """
+    ports, inside = group.rates.bandwidth_Bps, group.rates.scale_up_tiers
+    links = group.spanned * bandwidths(group, traffic)
+    outward = [np.cumsum(plane[::-1], axis=0)[::-1] for plane in (links[:inside], links[inside:])]
+    capacity = np.minimum(np.concatenate(outward), ports)
+    if 0 < inside < links.shape[0]:
+        capacity[:inside] += group.spanned[inside:].any(axis=0) * ports[inside]
+    return column(capacity)
+
+
 def lower_bound(op: str, size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     """Return the fewest seconds in which the tiers' bandwidths allow an operation.
 
     t ≥ max over spanned tiers l of S · share_l / C_l, with S · share_l the bytes per member of a child block that must
     cross its border, and C_l the bandwidth of the tier (plus that of the innermost scale-out tier where the group uses
-    both planes).
+    both planes; on a direct network, of the links that lead to other members).
 
     Parameters
     ----------
@@ -87,10 +107,6 @@ def lower_bound(op: str, size_bytes: ColumnLike, members: ColumnLike, path: Path
     if op not in _CUT:
         raise SpecError([Fault("op", op, "is no known operation", f"write one of {', '.join(_CUT)}")])
     size, group = span(size_bytes, members, path)
-    inside = group.rates.scale_up_tiers
-    capacity = np.broadcast_to(group.rates.bandwidth_Bps, group.members.shape)
-    if op != "send_recv" and 0 < inside < len(path):
-        leaves = group.spanned[inside:].any(axis=0)
-        capacity = capacity.copy()
-        capacity[:inside] += leaves * group.rates.bandwidth_Bps[inside]
-    return column((_CUT[op](group) * group.spanned * size / capacity).max(axis=0))
+    capacity = group.rates.pair_Bps if op == "send_recv" else _capacity(group, _TRAFFIC.get(op, "ring"))
+    seconds = _CUT[op](group) * size / np.where(group.spanned, capacity, np.inf)
+    return column(seconds.max(axis=0))

@@ -42,7 +42,8 @@ def direct(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     """
     size, group = span(size_bytes, members, path)
     volume = by_plane(group, crossing(group) * size)
-    return column(latency_s(group, np.log2(ratio(group))) + slowest(transfer_s(group, volume)))
+    seconds = transfer_s(group, volume, traffic="exchange")
+    return column(latency_s(group, np.log2(ratio(group))) + slowest(seconds))
 
 
 def hierarchical(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:

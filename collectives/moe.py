@@ -126,7 +126,8 @@ def moe_exchange(
 ) -> dict[str, Column]:
     """Return the seconds of one dispatch (or one combine) over an expert group, plane by plane.
 
-    On tier l a rank sends T·r·(copies)·(share of copies that cross it), at the tier's efficiency and bandwidth:
+    On tier l a rank sends T·r·(copies)·(share of copies that cross it), at the tier's efficiency and bandwidth (on a
+    direct network, what `Hop.exchange_shares` leaves the group of it):
 
     * scale-out: all that leaves the child block, through the rank's own NIC;
     * scale-up: what leaves the child block and stays in the domain. With copies="node" also the rows that arrived by
@@ -189,7 +190,7 @@ def moe_exchange(
         domain, domains = _domains(group)
         staying = np.where(domains > 1, 1 - group.inner[:tiers] / domain, staying)
     shares = np.concatenate([staying * inside_copies, leaving[tiers:] * outside_copies])
-    seconds = transfer_s(group, np.where(group.spanned, shares, 0.0) * sent)
+    seconds = transfer_s(group, np.where(group.spanned, shares, 0.0) * sent, traffic="exchange")
 
     step_s = np.where(group.spanned, constants.step_s + constants.latency_s, 0.0)
     steps = _plane(step_s[:tiers]) + _plane(step_s[tiers:]) if forwards else slowest(step_s)

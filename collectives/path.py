@@ -6,6 +6,10 @@ The price of an operation that takes `steps` steps and puts V bytes per rank on 
 
 `base_s` (launch, rendezvous) is paid once per collective: the largest base of the tiers that the group spans, which is
 the outermost one's in practice. Steps and bytes are counted tier by tier by each algorithm.
+
+On a switch a group of any size has all of an accelerator's bandwidth. On a direct network (a link for every pair of a
+full mesh, or for neighbours in a torus) it has only the links that lead to its own members: B is then the share of
+`bandwidth_Bps` that `Hop.shares` gives for the group. `collectives.direct` has these tables for meshes and tori.
 """
 
 import math
@@ -13,6 +17,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from topo.errors import Fault, SpecError
+
+Shares: TypeAlias = tuple[tuple[float, float], ...]
+"""Rows (members, share): a group of at most so many members has this share of a bandwidth. () stands for all of it."""
 
 PLANES = ("scale-up", "scale-out")
 
@@ -33,6 +40,44 @@ def _share(owner: str, **values: float) -> list[Fault]:
         for name, value in values.items()
         if not 0 < value <= 1
     ]
+
+
+def share_at(rows: Shares, members: float) -> float:
+    """Return the share of a group: that of the first row with as many members, of the last row beyond it, 1 of no rows.
+
+    >>> share_at(((2, 0.25), (4, 1.0)), 3), share_at((), 3)
+    (1.0, 1.0)
+    """
+    return next((share for most, share in rows if members <= most), rows[-1][1] if rows else 1.0)
+
+
+def _table(name: str, rows: Shares, rising: bool) -> list[Fault]:
+    """Return a fault for each wrong entry of a table of shares; `rising`: more members have no smaller share."""
+    faults: list[Fault] = []
+    before, least = 0.0, 0.0
+    for row, (members, share) in enumerate(rows):
+        where = f"Hop.{name}[{row}]"
+        if not (math.isfinite(members) and members >= 1):
+            faults.append(Fault(f"{where}.members", members, "must be a number from 1 up", "write a count of members"))
+        elif members <= before:
+            faults.append(Fault(f"{where}.members", members, "does not ascend", f"write more than {before:g}"))
+        if not 0 < share <= 1:
+            faults.append(Fault(f"{where}.share", share, "must lie in (0, 1]", "write 1 for all of the bandwidth"))
+        elif rising and share < least:
+            faults.append(Fault(f"{where}.share", share, "falls with more members", f"write at least {least:g}"))
+        before, least = members, share
+    return faults
+
+
+def _exchange(shares: Shares, exchange: Shares) -> list[Fault]:
+    """Return a fault where an exchange has more bandwidth than a ring: sending all to all is one way to gather."""
+    faults: list[Fault] = []
+    for members in sorted({members for members, _ in (*shares, *exchange)} if exchange else ()):
+        most, share = share_at(shares, members), share_at(exchange, members)
+        if share > most * (1 + 1e-12):
+            problem = f"is more than `shares` gives {members:g} members"
+            faults.append(Fault("Hop.exchange_shares", share, problem, f"write at most {most:g}"))
+    return faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +140,38 @@ class Hop:
         Whether the switches of the tier can add (NVLS, SHARP).
     reduction_efficiency
         Share of `model.efficiency` that a reduction inside the switches reaches, in (0, 1].
+    shares
+        Rows (members, share), ascending: a group of at most `members` members in the tier's block has `share` of
+        `bandwidth_Bps`, the links that lead to its own members; one beyond the last row has the last share. A member is
+        a child block that the group occupies: one accelerator on the innermost tier. () for a switch: always 1. A tier
+        outside has links of its own, which these rows do not narrow.
+    exchange_shares
+        The same for traffic from every member to every other (all-to-all, expert exchange, direct gathers), which in a
+        torus crosses the middle: shares may fall with more members, and are never above `shares`. () for the same.
 
     Raises
     ------
     SpecError
-        If the bandwidth is not positive, the latency negative, or the plane unknown.
+        If the bandwidth is not positive, the latency negative, the plane unknown, or a share outside (0, 1], out of
+        order, or of switches that add.
 
     Examples
     --------
     >>> Hop(450e9, 1e-6, IDEAL).plane
     'scale-up'
+
+    Eight MI300X have one link of 64 GB/s for each pair, 448 GB/s in all. A pair of them has one link of seven:
+
+    >>> from collectives.all_reduce import ring
+    >>> from collectives.direct import mesh_shares
+    >>> shares, exchange_shares = mesh_shares(8)
+    >>> mesh = Hop(448e9, 0, IDEAL, shares=shares, exchange_shares=exchange_shares)
+    >>> print(f"{share_at(mesh.shares, 2) * 7:.0f} of 7")
+    1 of 7
+    >>> for ranks in (2, 8):
+    ...     print(f"busbw {2 * (1 - 1 / ranks) * 1e9 / ring(1e9, [ranks], (mesh,)) / 1e9:.0f} GB/s")
+    busbw 64 GB/s
+    busbw 448 GB/s
     """
 
     bandwidth_Bps: float
@@ -113,6 +180,8 @@ class Hop:
     plane: str = "scale-up"
     in_network_reduction: bool = False
     reduction_efficiency: float = 1.0
+    shares: Shares = ()
+    exchange_shares: Shares = ()
 
     def __post_init__(self) -> None:
         faults = _non_negative("Hop", latency_s=self.latency_s)
@@ -121,6 +190,13 @@ class Hop:
             faults.append(Fault("Hop.bandwidth_Bps", self.bandwidth_Bps, "must be positive", "write bytes per second"))
         if self.plane not in PLANES:
             faults.append(Fault("Hop.plane", self.plane, "is no plane", f"write one of {', '.join(PLANES)}"))
+        if self.shares or self.exchange_shares:
+            tables = _table("shares", self.shares, rising=True)
+            tables += _table("exchange_shares", self.exchange_shares, rising=False)
+            faults += tables or _exchange(self.shares, self.exchange_shares)
+            if self.in_network_reduction:
+                remedy = "leave out the shares, or set it to false"
+                faults.append(Fault("Hop.in_network_reduction", True, "needs a switch; shares are of links", remedy))
         if faults:
             raise SpecError(faults)
 

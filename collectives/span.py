@@ -5,28 +5,38 @@ of members inside the child block of tier l, which is row l-1 of `members` (1 be
 tier l where members[l] > inner[l].
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from collectives.path import Path
+from collectives.path import Hop, Path, share_at
 from topo.columns import Column, ColumnLike, column
 from topo.errors import Fault, SpecError
 
 Mask = npt.NDArray[np.bool_]
+
+Traffic = Literal["ring", "exchange", "pairs"]
+"""What the bytes do on a tier: go to neighbours, to every other member at once, or to one other member at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
     """The constants of a path as arrays with one row per tier.
 
-    `bandwidth_Bps` is capped by the inner hops of the same plane, whose ports the traffic leaves through; `has_ramp`
-    says whether any hop has a mid-size penalty; `scale_up_tiers` counts the hops of the scale-up plane.
+    `bandwidth_Bps` is capped by the inner hops of the same plane, whose ports the traffic leaves through; `pair_Bps` is
+    what two members have of it; `direct` holds, for each kind of traffic, the tiers whose bandwidth depends on the
+    group; `has_ramp` says whether any hop has a mid-size penalty; `scale_up_tiers` counts the hops of the scale-up
+    plane.
     """
 
     bandwidth_Bps: Column
+    pair_Bps: Column
+    direct: "Mapping[Traffic, tuple[DirectTier, ...]]"
     efficiency: Column
     ramp_s: Column
     step_s: Column
@@ -36,6 +46,35 @@ class Rates:
     reduction_efficiency: Column
     has_ramp: bool
     scale_up_tiers: int
+
+
+@dataclass(frozen=True, slots=True)
+class DirectTier:
+    """A tier of links between its members: `rates_Bps[i]` for groups of more than i of the member counts in `above`."""
+
+    tier: int
+    above: Column
+    rates_Bps: Column
+
+
+def _direct(path: Path, ports_Bps: list[float]) -> Mapping[Traffic, tuple[DirectTier, ...]]:
+    """Return the tiers with shares, for each kind of traffic; the ports cap them."""
+
+    def of(hop: Hop, traffic: Traffic, members: float) -> float:
+        if traffic == "ring":
+            return share_at(hop.shares, members)
+        exchanged = share_at(hop.exchange_shares or hop.shares, members)
+        return exchanged if traffic == "exchange" else min(exchanged, share_at(hop.shares, 2))
+
+    def tables(traffic: Traffic) -> tuple[DirectTier, ...]:
+        found = []
+        for tier, hop in enumerate(path):
+            if counts := sorted({members for members, _ in (*hop.shares, *hop.exchange_shares)}):
+                speeds = [min(hop.bandwidth_Bps * of(hop, traffic, members), ports_Bps[tier]) for members in counts]
+                found.append(DirectTier(tier, np.array(counts[:-1], dtype=np.float64), np.array(speeds)))
+        return tuple(found)
+
+    return MappingProxyType({"ring": tables("ring"), "exchange": tables("exchange"), "pairs": tables("pairs")})
 
 
 @lru_cache(maxsize=1024)
@@ -59,17 +98,20 @@ def rates(path: Path, axes: int) -> Rates:
     if planes != sorted(planes, reverse=True):
         remedy = "order the hops from the accelerator outwards"
         raise SpecError([Fault("path", planes, "has a scale-up hop outside a scale-out hop", remedy)])
-    bandwidths = [
+    ports_Bps = [
         min(inner.bandwidth_Bps for inner in path[: tier + 1] if inner.plane == hop.plane)
         for tier, hop in enumerate(path)
     ]
+    pairs = [min(hop.bandwidth_Bps * share_at(hop.shares, 2), ports_Bps[tier]) for tier, hop in enumerate(path)]
     models = [hop.model for hop in path]
 
     def rows(values: list[float]) -> Column:
         return np.array(values, dtype=np.float64).reshape(-1, *(1,) * axes)
 
     return Rates(
-        bandwidth_Bps=rows(bandwidths),
+        bandwidth_Bps=rows(ports_Bps),
+        pair_Bps=rows(pairs),
+        direct=_direct(path, ports_Bps),
         efficiency=rows([model.efficiency for model in models]),
         ramp_s=rows([model.ramp_s for model in models]),
         step_s=rows([model.step_s for model in models]),
@@ -132,10 +174,37 @@ def base_s(group: Span) -> Column:
     return column((group.spanned * group.rates.base_s).max(axis=0))
 
 
-def transfer_s(group: Span, volume_bytes: Column, efficiency: Column | None = None) -> Column:
-    """Return V / (efficiency · B) + √(ramp · V / B) for each tier, V in bytes per rank."""
+def bandwidths(group: Span, traffic: Traffic = "ring") -> Column:
+    """Return B of each tier for a kind of traffic: that of the hop, times the share of the group on a direct network.
+
+    The share is that of the child blocks which the group occupies, members/inner.
+
+    Examples
+    --------
+    A pair and four of eight on a full mesh of 7 links of 10 GB/s:
+
+    >>> from collectives.direct import mesh_shares
+    >>> from collectives.path import IDEAL, Hop
+    >>> _, group = span(0.0, [[2, 4]], (Hop(70e9, 0, IDEAL, shares=mesh_shares(8)[0]),))
+    >>> np.round(bandwidths(group) / 1e9)
+    array([[10., 30.]])
+    """
     constants = group.rates
-    wire_s = volume_bytes / constants.bandwidth_Bps
+    if not constants.direct[traffic]:
+        return constants.bandwidth_Bps
+    blocks = ratio(group)
+    speeds = np.broadcast_to(constants.bandwidth_Bps, blocks.shape).copy()
+    for direct in constants.direct[traffic]:
+        speeds[direct.tier] = direct.rates_Bps[np.searchsorted(direct.above, blocks[direct.tier])]
+    return speeds
+
+
+def transfer_s(
+    group: Span, volume_bytes: Column, efficiency: Column | None = None, traffic: Traffic = "ring"
+) -> Column:
+    """Return V / (efficiency · B) + √(ramp · V / B) for each tier, V in bytes per rank, B of `bandwidths`."""
+    constants = group.rates
+    wire_s = volume_bytes / bandwidths(group, traffic)
     seconds: Column = wire_s / (constants.efficiency if efficiency is None else efficiency)
     if constants.has_ramp:
         seconds += np.sqrt(constants.ramp_s * wire_s)

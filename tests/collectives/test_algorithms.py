@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from collectives.algorithms import ALGORITHMS, NCCL, Price, best
 from collectives.bounds import lower_bound
 from collectives.groups import members
-from collectives.path import IDEAL, Hop, LinkModel, Path
+from collectives.path import IDEAL, Hop, LinkModel, Path, Shares, share_at
 from collectives.point_to_point import send_recv
-from collectives.span import rates
+from collectives.span import rates, span
 from topo.errors import SpecError
 
 EACH = [(op, name) for op, table in ALGORITHMS.items() for name in table]
@@ -38,8 +38,21 @@ latencies = st.floats(0, 1e-4)
 
 
 @st.composite
+def tables(draw: st.DrawFn) -> tuple[Shares, Shares]:
+    """Shares of a direct network, for rings and for exchanges; half the time none."""
+    if draw(st.booleans()):
+        return (), ()
+    counts = sorted(draw(st.sets(st.integers(2, 70), min_size=1, max_size=4)))
+    shares = sorted(draw(st.lists(st.floats(0.05, 1.0), min_size=len(counts), max_size=len(counts))))
+    rings = tuple(zip(map(float, counts), shares, strict=True))
+    slower = draw(st.lists(st.floats(0.1, 1.0), min_size=len(counts), max_size=len(counts)))
+    exchanges = tuple((most, share * slow) for (most, share), slow in zip(rings, slower, strict=True))
+    return rings, exchanges if draw(st.booleans()) else ()
+
+
+@st.composite
 def cases(draw: st.DrawFn) -> tuple[np.ndarray, Path]:
-    """Members of a random nested group, and a path whose planes get no faster outward."""
+    """Members of a random nested group, and a path of switches and direct networks: planes get no faster outward."""
     up, out = draw(st.sampled_from([(1, 0), (2, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]))
     blocks = np.cumprod(draw(st.lists(st.integers(1, 9), min_size=up + out, max_size=up + out)))
     ranks = members(draw(st.integers(1, 64)), draw(st.integers(1, 8)), (*map(int, blocks), 10**6))[:-1]
@@ -49,7 +62,8 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, Path]:
         speed = draw(st.floats(1e9, 1e12))
         for _ in range(count):
             adds, share = draw(st.booleans()), draw(st.floats(0.5, 1.0))
-            hops.append(Hop(speed, draw(latencies), draw(models), plane, adds, share))
+            rings, exchanges = draw(tables())
+            hops.append(Hop(speed, draw(latencies), draw(models), plane, adds and not rings, share, rings, exchanges))
             speed *= draw(st.floats(0.1, 1.0))
     return ranks, tuple(hops)
 
@@ -154,11 +168,20 @@ def test_the_bandwidth_optimal_algorithm_meets_the_bound_on_one_tier(op: str, na
 # Properties --------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+def comparable(op: str, name: str, ranks: np.ndarray, path: Path) -> bool:
+    """Whether an algorithm serves the group; a sum in switches only where no tree shares its ports with another tier."""
+    _, group = span(0.0, ranks, path)
+    planes = [np.array([hop.plane == plane for hop in path]) for plane in ("scale-up", "scale-out")]
+    adds = group.rates.reduces.ravel()
+    plain = all((group.spanned & plane).sum() <= 1 or adds[group.spanned & plane].all() for plane in planes)
+    return bool(ALGORITHMS[op][name].valid(ranks, path)) and (plain or name != "nvls")
+
+
+@settings(max_examples=100, deadline=None)
 @given(cases(), sizes)
 def test_no_algorithm_beats_its_bound(case: tuple[np.ndarray, Path], size: float) -> None:
     ranks, path = case
-    for op, name in EACH:
+    for op, name in ((op, name) for op, name in EACH if comparable(op, name, ranks, path)):
         assert price(op, name)(size, ranks, path) >= lower_bound(op, size, ranks, path) * (1 - 1e-12), (op, name)
 
 
@@ -277,6 +300,44 @@ def test_the_bound_is_the_optimum_of_the_graph(domains: int, inner: int, up: flo
     optimum = optimal_all_gather(domains, inner, up, 1.0)
     assert lower_bound("all_gather", 1.0, ranks, path) == pytest.approx(optimum, rel=1e-6)
     assert best("all_gather", 1.0, ranks, path)[0] >= optimum * (1 - 1e-6)
+
+
+# Direct networks ---------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(cases(), sizes, st.integers(2, 9))
+def test_shares_of_one_are_a_switch(case: tuple[np.ndarray, Path], size: float, most: int) -> None:
+    ranks, path = case
+    plain = tuple(replace(hop, shares=(), exchange_shares=(), in_network_reduction=False) for hop in path)
+    whole = tuple(replace(hop, shares=((most, 1.0),), exchange_shares=((2, 1.0), (99, 1.0))) for hop in plain)
+    for op, name in EACH:
+        assert price(op, name)(size, ranks, whole) == price(op, name)(size, ranks, plain), (op, name)
+        assert lower_bound(op, size, ranks, whole) == lower_bound(op, size, ranks, plain), (op, name)
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables(), st.integers(2, 80), st.integers(1, 9), models, latencies)
+def test_a_share_is_a_slower_link(
+    rows: tuple[Shares, Shares], ranks: int, outer: int, model: LinkModel, latency_s: float
+) -> None:
+    rings, exchanges = rows
+    beyond = Hop(10e9, 2e-6, IDEAL, "scale-out")
+    path = (Hop(100e9, latency_s, model, shares=rings, exchange_shares=exchanges), beyond)
+    share, exchanged = share_at(rings, ranks), share_at(exchanges or rings, ranks)
+    pair = share_at(rings, 2)
+    inside = outer == 1
+    slow = {
+        "one_shot": exchanged, "two_shot": exchanged, "pairwise": min(exchanged, pair),
+        ("all_gather", "direct"): exchanged, ("reduce_scatter", "direct"): exchanged,
+        ("all_to_all", "direct"): exchanged, ("all_to_all", "hierarchical"): exchanged,
+        ("send_recv", "direct"): pair if inside else 1.0,
+    }  # fmt: skip
+    for op, name in EACH:
+        speed = 100e9 * slow.get((op, name), slow.get(name, share))
+        slower = (Hop(speed, latency_s, model), beyond)
+        expected = float(price(op, name)(1e8, [ranks, ranks * outer], slower))
+        assert price(op, name)(1e8, [ranks, ranks * outer], path) == pytest.approx(expected, rel=1e-12), (op, name)
 
 
 # The choice --------------------------------------------------------------------------------------------------------

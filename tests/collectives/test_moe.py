@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collectives.direct import mesh_shares
 from collectives.moe import COPIES, expected_groups, moe_exchange
 from collectives.path import IDEAL, Hop, LinkModel
 from topo.errors import SpecError
@@ -108,6 +109,23 @@ def test_a_node_limit_caps_the_copies_between_nodes() -> None:
     loose = moe_exchange(100, 1000, 8, 256, [8, 64], NODES, copies="node", node_limit=8)
     free = moe_exchange(100, 1000, 8, 256, [8, 64], NODES, copies="node")
     assert {key: float(value) for key, value in loose.items()} == {key: float(value) for key, value in free.items()}
+
+
+@each_rule
+def test_a_group_on_a_mesh_has_the_links_between_its_members(copies: str) -> None:
+    mesh = Hop(448e9, 0.0, IDEAL, shares=mesh_shares(8)[0])
+    for ranks, links in ((2, 1), (4, 3), (8, 7)):
+        links_alone = (Hop(links * 64e9, 0.0, IDEAL), NODES[1])
+        expected = moe_exchange(100, 1000, 8, 256, [ranks, 8 * ranks], links_alone, copies=copies)  # type: ignore[arg-type]
+        exchange = moe_exchange(100, 1000, 8, 256, [ranks, 8 * ranks], (mesh, NODES[1]), copies=copies)  # type: ignore[arg-type]
+        assert exchange["scale_up_s"] == pytest.approx(float(expected["scale_up_s"]))
+        assert exchange["scale_out_s"] == expected["scale_out_s"]
+
+
+def test_an_exchange_takes_its_own_shares() -> None:
+    ring = Hop(100e9, 0.0, IDEAL, shares=((8, 1.0),), exchange_shares=((8, 0.5),))
+    exchange = moe_exchange(100, 1000, 8, 256, [8], (ring,))
+    assert exchange["scale_up_s"] == pytest.approx(8 * 7 / 8 * 100 * 1000 / 50e9)
 
 
 def test_a_group_that_straddles_domains_sends_as_its_worst_rank() -> None:
