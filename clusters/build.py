@@ -1,5 +1,6 @@
 """From a spec to a cluster: the wiring as a `topo` blueprint, its tiers, and the road that a collective takes."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -171,9 +172,28 @@ def _road(cluster: Cluster, op: str, regime: str) -> "tuple[Hop, ...]":
             plane=tier.plane,
             in_network_reduction=tier.in_network_reduction,
             reduction_efficiency=reduction_efficiency(tier.link),
+            **_shares(tier),
         )
         for tier in cluster.tiers
     )
+
+
+def _shares(tier: "Tier") -> dict[str, Any]:
+    """Return what a small group has of a tier's bandwidth, where accelerators are joined without switches."""
+    from collectives.direct import mesh_shares, torus_shares
+
+    if not tier.direct:
+        return {}
+    if all(axis.order == "set" for axis in tier.direct):
+        shares, exchange_shares = mesh_shares(math.prod(axis.size for axis in tier.direct))
+    else:
+        shares, exchange_shares = torus_shares(
+            [axis.size for axis in tier.direct],
+            [axis.bandwidth_Bps for axis in tier.direct],
+            [axis.order == "ring" for axis in tier.direct],
+            tier.bandwidth_Bps,
+        )
+    return {"shares": shares, "exchange_shares": exchange_shares}
 
 
 def notes(cluster: Cluster, op: str, regime: str = "nccl") -> tuple[str, ...]:

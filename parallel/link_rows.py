@@ -19,6 +19,7 @@ from clusters.measurements import path as shipped_file
 from clusters.products import part_of
 from clusters.tablefile import column_names, read_table
 from clusters.tunings import Tuning, reduction_efficiency, tuning
+from collectives.direct import mesh_shares
 from collectives.path import Hop
 from parallel import scoring
 from topo.columns import Column
@@ -143,12 +144,15 @@ def inner_hop(chip: Accelerator, tuned: Tuning, adds: bool | None = None) -> Hop
     """One scale-up tier of an accelerator; `adds` says whether its switches added, if they did not do as they can."""
     wires = link(chip.link)
     able = bool(wires.switch) and switch(wires.switch).in_network_reduction
+    shares, exchange_shares = mesh_shares(chip.domain) if chip.topology == "mesh" else ((), ())
     return Hop(
         chip.scale_up_Bps,
         wires.latency_s,
         tuned.model,
         in_network_reduction=able if adds is None else adds,
         reduction_efficiency=reduction_efficiency(chip.link),
+        shares=shares,
+        exchange_shares=exchange_shares,
     )
 
 

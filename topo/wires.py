@@ -90,13 +90,14 @@ def wires(graph: "AnyGraph | Wires") -> Wires:
     names = list(graph)
     index = {name: i for i, name in enumerate(names)}
     numbers = {kind: i for i, kind in enumerate(KINDS)}
-    edges = list(graph.edges(data=True))
+    rows = [(index[u], index[v], held["bandwidth_Bps"], held["latency_s"]) for u, v, held in graph.edges(data=True)]
+    tail, head, bandwidth_Bps, latency_s = np.array(rows, dtype=np.float64).reshape(-1, 4).T
     return Wires(
         names=names,
         kind=np.fromiter((numbers[held["kind"]] for _, held in graph.nodes(data=True)), np.int8, len(names)),
-        tail=np.fromiter((index[u] for u, _, _ in edges), np.int32, len(edges)),
-        head=np.fromiter((index[v] for _, v, _ in edges), np.int32, len(edges)),
-        bandwidth_Bps=np.fromiter((held["bandwidth_Bps"] for *_, held in edges), np.float64, len(edges)),
-        latency_s=np.fromiter((held["latency_s"] for *_, held in edges), np.float64, len(edges)),
+        tail=tail.astype(np.int32),
+        head=head.astype(np.int32),
+        bandwidth_Bps=bandwidth_Bps.copy(),
+        latency_s=latency_s.copy(),
         directed=graph.is_directed(),
     )
