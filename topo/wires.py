@@ -90,14 +90,18 @@ def wires(graph: "AnyGraph | Wires") -> Wires:
     names = list(graph)
     index = {name: i for i, name in enumerate(names)}
     numbers = {kind: i for i, kind in enumerate(KINDS)}
-    rows = [(index[u], index[v], held["bandwidth_Bps"], held["latency_s"]) for u, v, held in graph.edges(data=True)]
-    tail, head, bandwidth_Bps, latency_s = np.array(rows, dtype=np.float64).reshape(-1, 4).T
+    ends = np.dtype([("tail", np.int32), ("head", np.int32), ("bandwidth_Bps", np.float64), ("latency_s", np.float64)])
+    rows = np.fromiter(
+        ((index[u], index[v], held["bandwidth_Bps"], held["latency_s"]) for u, v, held in graph.edges(data=True)),
+        ends,
+        graph.number_of_edges(),
+    )
     return Wires(
         names=names,
         kind=np.fromiter((numbers[held["kind"]] for _, held in graph.nodes(data=True)), np.int8, len(names)),
-        tail=tail.astype(np.int32),
-        head=head.astype(np.int32),
-        bandwidth_Bps=bandwidth_Bps.copy(),
-        latency_s=latency_s.copy(),
+        tail=rows["tail"].copy(),
+        head=rows["head"].copy(),
+        bandwidth_Bps=rows["bandwidth_Bps"].copy(),
+        latency_s=rows["latency_s"].copy(),
         directed=graph.is_directed(),
     )
