@@ -45,6 +45,7 @@ from clusters.figures import (
     si_of,
     sources,
     sources_with,
+    stated,
 )
 from clusters.units import EXAMPLES
 from topo.errors import Fault
@@ -62,6 +63,7 @@ __all__ = [
     "Table",
     "accelerator",
     "accelerator_rows",
+    "assemble",
     "cost",
     "fabric_rows",
     "key_of",
@@ -76,6 +78,7 @@ __all__ = [
     "overridden",
     "read_yaml",
     "sources",
+    "stated",
     "switch",
     "switches",
     "unmet",
@@ -120,7 +123,7 @@ class Accelerator:
     `peak_flops` maps a precision ("bf16", "fp8" ...) to dense FLOP/s and lacks the precisions the part has not. `hbm_*`
     is the memory that holds the weights, on the chip where there is no other. `topology` is how the maker wires a
     domain: switched, mesh, torus, dragonfly or direct. `missing` names the keys of `REQUIRED` that are not public: a
-    quantity among them is NaN, `domain` 0 and a name empty.
+    quantity among them is NaN, `domain` 0 and a name empty. `like` is the part whose constants a user's own borrows.
     """
 
     name: str
@@ -146,6 +149,7 @@ class Accelerator:
     nics: float
     missing: tuple[str, ...]
     figures: Table[Figure]
+    like: str = ""
 
     @property
     def drain_s(self) -> float:
@@ -222,11 +226,11 @@ def _accelerator(name: str, over: Overlay) -> Accelerator:
         document = read_yaml(text)
         rows |= document.pop("figures", None) or {}
         head |= document
-    return _assemble(head, figures_of(rows, sources_with(over)))
+    return assemble(head, figures_of(rows, sources_with(over)))
 
 
-def _assemble(head: Mapping[str, Any], figures: Table[Figure]) -> Accelerator:
-    """Accelerator of a catalogue entry's words and figures."""
+def assemble(head: Mapping[str, Any], figures: Table[Figure]) -> Accelerator:
+    """Return the accelerator of an entry's words and figures."""
 
     def count(key: str) -> int | None:
         return int(figures[key].si) if key in figures else None
@@ -243,7 +247,7 @@ def _assemble(head: Mapping[str, Any], figures: Table[Figure]) -> Accelerator:
         generation=head["generation"],
         link=link,
         nic=nic,
-        year=int(figures["year"].si),
+        year=count("year") or 0,
         peak_flops=Table((k.removeprefix("peak_"), f.si) for k, f in figures.items() if k.startswith("peak_")),
         hbm_bytes=known("hbm_capacity"),
         hbm_Bps=known("hbm_bandwidth"),
@@ -260,6 +264,7 @@ def _assemble(head: Mapping[str, Any], figures: Table[Figure]) -> Accelerator:
         nics=si_of(figures, "nics") or 1.0,
         missing=tuple(key for key in REQUIRED if key not in given),
         figures=figures,
+        like=head.get("like", ""),
     )
 
 
@@ -286,8 +291,17 @@ def unmet(part: Accelerator, values: Mapping[str, Any], file: str = "") -> Itera
     """
     up, alone = values.get("scale_up", {}), values.get("domain", part.domain) == 1
     given = {*values, *(f"scale_up.{key}" for key in up), *(f"scale_out.{key}" for key in values.get("scale_out", {}))}
-    for field, example in map(REQUIRED.__getitem__, part.missing):
-        if field not in given and not (alone and field.startswith("scale_up.")):
+    own = isinstance(values.get("accelerator"), Mapping)
+    for key in part.missing:
+        field, example = REQUIRED[key]
+        if field in given or (alone and field.startswith("scale_up.")):
+            continue
+        if own:
+            problem = "is needed: silicon is not lent" if key in TEMPLATE else "is needed"
+            yield Fault(
+                f"accelerator.{key}", None, problem, f"write for instance {key}: {example}{_lender(key, part)}", file
+            )
+        else:
             problem = f"is needed: it is not public for the {part.title}"
             yield Fault(field, None, problem, f"fill in your own, for instance {example}", file)
     switched = "layers" in up or ("link" in up and link(up["link"]).switch)
@@ -298,21 +312,22 @@ def unmet(part: Accelerator, values: Mapping[str, Any], file: str = "") -> Itera
         yield Fault("scale_up.layers", None, problem, remedy, file)
 
 
+def _lender(key: str, part: Accelerator) -> str:
+    """Other way to a figure of one's own part: silicon is stated, wiring may be lent."""
+    return "" if key in TEMPLATE or part.like else ", or name a part that yours is wired like: like: h100-sxm"
+
+
 def overridden(part: Accelerator, values: Mapping[str, float]) -> Accelerator:
     """Return the accelerator with the user's figures (SI values by the keys of `OVERRIDES`) in place of its own.
 
     >>> overridden(accelerator("h100"), {"hbm_bandwidth": 8e12}).hbm_Bps
     8000000000000.0
     """
-    units = {"bandwidth": "B/s", "bytes": "B", "flops": "FLOP/s", "power": "W", "price": "USD"}
-    mine = {
-        key: Figure(value, units[OVERRIDES[key]], "override", "user", "", "set in the cluster file")
-        for key, value in values.items()
-    }
+    mine = {key: stated(value, OVERRIDES[key]) for key, value in values.items()}
     if not mine:
         return part
-    head = {key: getattr(part, key) for key in ("name", "title", "vendor", "generation", "link", "nic")}
-    return _assemble(head, Table({**part.figures, **mine}.items()))
+    head = {key: getattr(part, key) for key in ("name", "title", "vendor", "generation", "link", "nic", "like")}
+    return assemble(head, Table({**part.figures, **mine}.items()))
 
 
 def cost(part: str) -> tuple[float | None, float | None]:

@@ -7,7 +7,7 @@ from clusters.figures import DATA, KEPT, Figure, Overlay, Table, figures_of, ove
 
 
 def economics() -> Table[Table[Figure]]:
-    """Return the figures of `data/economics.yaml` by section: gpu_hour, capital, facility, optics.
+    """Return the figures of `data/economics.yaml` by section: gpu_hour, capital, hosts, facility, optics.
 
     >>> economics()["facility"]["pue"].range
     (1.1, 1.58)

@@ -13,6 +13,8 @@ from clusters.units import to_si
 DATA: Final = Path(__file__).parent / "data"
 VARIABLE: Final = "PODSCALE_CATALOGUE"
 """Environment variable that names the folder of the user's own catalogue."""
+SI: Final = {"bandwidth": "B/s", "bytes": "B", "flops": "FLOP/s", "power": "W", "price": "USD", "count": ""}
+"""Dimension -> its SI unit, as figures write it."""
 KEPT: Final = 8
 """Catalogues kept: the shipped one, and the last of the user's."""
 Overlay = tuple[tuple[str, int], ...]
@@ -53,6 +55,10 @@ class Source:
     url: str | None
     tier: str
     date: str
+
+
+STATED: Final = Source("override", "set in the cluster file", None, "user", "")
+"""Where figures come from that a cluster file gives itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +149,8 @@ def sources_with(over: Overlay) -> Table[Source]:
     rows = {}
     for path in (DATA / "sources.yaml", *files_of(over, "", "sources.yaml")):
         rows.update(read_yaml(path.read_text(encoding="utf-8")))
-    return Table(
-        (key, Source(key, row["title"], row.get("url"), row["tier"], str(row["date"]))) for key, row in rows.items()
-    )
+    read = {key: Source(key, row["title"], row.get("url"), row["tier"], str(row["date"])) for key, row in rows.items()}
+    return Table({STATED.key: STATED, **read}.items())
 
 
 def figures_of(rows: Mapping[str, Mapping[str, Any]], known: Mapping[str, Source] | None = None) -> Table[Figure]:
@@ -166,6 +171,15 @@ def figures_of(rows: Mapping[str, Mapping[str, Any]], known: Mapping[str, Source
         )
         for key, row in rows.items()
     )
+
+
+def stated(value: float, dimension: str) -> Figure:
+    """Return an SI value of a cluster file as a figure.
+
+    >>> stated(8e12, "bandwidth").unit
+    'B/s'
+    """
+    return Figure(value, SI[dimension], STATED.key, STATED.tier, STATED.date, STATED.title)
 
 
 def si_of(figures: Mapping[str, Figure], key: str) -> float | None:

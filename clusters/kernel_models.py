@@ -186,11 +186,12 @@ def _table(own: str) -> Mapping[str, Any]:
     return overlaid(read_yaml(DATA.read_text("utf-8")), own, CONSTANTS)
 
 
-def kernel(accelerator: str, precision: str = "bf16") -> KernelModel:
+def kernel(accelerator: str, precision: str = "bf16", like: str = "") -> KernelModel:
     """Return the constants of an accelerator at a precision, or the nearest that were measured, with a `note`.
 
     The order of fallback: the accelerator's own rows; the part that `fallback` in the data file names for it (its
-    own die, else its generation); the nearest precision of that part; the default part.
+    own die, else its generation); the nearest precision of that part; the default part. An accelerator of the user's own
+    takes what the part has that it is said to be `like`.
 
     Raises
     ------
@@ -204,19 +205,20 @@ def kernel(accelerator: str, precision: str = "bf16") -> KernelModel:
     >>> kernel("gb300", "nvfp4").note.split(":")[0]
     'no measurement of gb300'
     """
-    return _kernel(accelerator, precision, kernels_path())
+    return _kernel(accelerator, precision, like, kernels_path())
 
 
 @lru_cache
-def _kernel(accelerator: str, precision: str, own: str) -> KernelModel:
+def _kernel(accelerator: str, precision: str, like: str, own: str) -> KernelModel:
     name, wanted = key_of(accelerator), PRECISIONS.get(key_of(precision))
     if wanted is None:
         choices = ", ".join(PRECISIONS)
         raise SpecError([Fault("precision", precision, "no kernel constants for this precision", f"use {choices}")])
     held, notes = _table(own), []
-    source, borrowed = name, {}
+    source = name
+    borrowed: Mapping[str, Any] = {}
     if not _nearest_precision(wanted, held["measured"].get(name, {})):
-        borrowed = held["fallback"].get(name, held["fallback"]["default"])
+        borrowed = _lender(like, wanted, held) if like else held["fallback"].get(name, held["fallback"]["default"])
         source = borrowed["like"]
         notes.append(f"no measurement of {name}: constants of {source} ({borrowed['why']})")
     part = held["measured"][source]
@@ -243,6 +245,14 @@ def _kernel(accelerator: str, precision: str, own: str) -> KernelModel:
         rereads=bool(part.get("rereads", False)),
         **constants,
     )
+
+
+def _lender(like: str, wanted: str, held: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return whose constants stand in for a part of the user's own: those of the part that it is like, or theirs."""
+    if _nearest_precision(wanted, held["measured"].get(like, {})):
+        return {"like": like, "why": "the cluster file says that it is like it"}
+    further = held["fallback"].get(like, held["fallback"]["default"])
+    return {**further, "why": f"it is like {like}: {further['why']}"}
 
 
 def _nearest_precision(wanted: str, part: Mapping[str, Any]) -> str:

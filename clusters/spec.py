@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clusters import catalogue
+from clusters.own import follows, own_part
 from topo.errors import Fault, SpecError
 
 SYSTEMS: Final = catalogue.DATA / "systems"
@@ -63,8 +64,9 @@ class ScaleOutSpec:
 class ClusterSpec:
     """A cluster with every default filled in. `accelerators` are bought; whole domains of `domain` are used.
 
-    `override` holds the user's own accelerator figures in SI, `written` the fields that were given (canonical JSON),
-    from which `with_` starts again; neither `written` nor `file` tells two specs apart.
+    `override` holds figures in SI that replace those of the accelerator, `own` the fields of an accelerator that the
+    file itself describes, `written` the fields that were given (canonical JSON), from which `with_` starts again;
+    neither `written` nor `file` tells two specs apart.
     """
 
     name: str
@@ -74,6 +76,7 @@ class ClusterSpec:
     scale_up: ScaleUpSpec
     scale_out: ScaleOutSpec
     override: tuple[tuple[str, float], ...] = ()
+    own: tuple[tuple[str, Any], ...] = ()
     file: str = field(default="", compare=False)
     written: str = field(default="", compare=False, repr=False)
 
@@ -99,7 +102,8 @@ def part_of(spec: ClusterSpec) -> catalogue.Accelerator:
     >>> part_of(parse({"accelerator": "h200", "accelerators": 8})).hbm_Bps
     4800000000000.0
     """
-    return catalogue.overridden(catalogue.accelerator(spec.accelerator), dict(spec.override))
+    base = own_part(dict(spec.own)) if spec.own else catalogue.accelerator(spec.accelerator)
+    return catalogue.overridden(base, dict(spec.override))
 
 
 def parse(data: Mapping[str, Any], file: str = "") -> ClusterSpec:
@@ -131,7 +135,7 @@ def parse(data: Mapping[str, Any], file: str = "") -> ClusterSpec:
         values, *_ = check(_without(given, paths), file)
     part = _part(values)
     unmet = list(catalogue.unmet(part, values, file)) if part else []
-    faults += [fault for fault in unmet if tuple(fault.field.split(".")) not in paths]
+    faults += [fault for fault in unmet if not follows(tuple(fault.field.split(".")), paths)]
     spec = _filled(values, part, file) if part and not unmet else None
     if spec is not None:
         faults = [*faults, *_clashes(spec, values, {path[: i + 1] for path in paths for i in range(len(path))}, file)]
@@ -280,25 +284,28 @@ def _merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def _part(values: Mapping[str, Any]) -> catalogue.Accelerator | None:
-    """Accelerator that checked fields name, with the user's own figures; None where they name none."""
+    """Accelerator that checked fields name or describe, with the figures of `override`; None where there is none."""
     if "accelerator" not in values or "accelerators" not in values:
         return None
-    mine = values.get("override", {}).get("accelerator", {})
-    return catalogue.overridden(catalogue.accelerator(values["accelerator"]), mine)
+    given = values["accelerator"]
+    base = own_part(given) if isinstance(given, Mapping) else catalogue.accelerator(given)
+    return catalogue.overridden(base, values.get("override", {}).get("accelerator", {}))
 
 
 def _filled(values: Mapping[str, Any], part: catalogue.Accelerator, file: str) -> ClusterSpec:
     """Spec of checked fields, with every default from the catalogue."""
     domain = values.get("domain", part.domain)
     figures = values.get("override", {}).get("accelerator", {})
+    own = values["accelerator"] if isinstance(values["accelerator"], Mapping) else {}
     return ClusterSpec(
         name=values.get("name", f"{part.name}-x{values['accelerators']}"),
         accelerator=part.name,
         accelerators=values["accelerators"],
         domain=domain,
         scale_up=_scale_up(values.get("scale_up", {}), part, domain),
-        scale_out=_scale_out(values.get("scale_out", {}), part),
+        scale_out=_scale_out(values.get("scale_out", {}), part, own.get("nic", part.nic)),
         override=tuple(sorted(figures.items())),
+        own=tuple(sorted(own.items())),
         file=file,
         written=json.dumps(values, sort_keys=True),
     )
@@ -336,9 +343,12 @@ def _links(part: catalogue.Accelerator, bandwidth_Bps: float, chip: catalogue.Sw
     return part.scale_up_links or max(1, math.ceil(bandwidth_Bps / chip.rate_Bps))
 
 
-def _scale_out(out: Mapping[str, Any], part: catalogue.Accelerator) -> ScaleOutSpec:
-    """Defaults of the scale-out network: link and switch follow from the NIC, the radix from the switch."""
-    given = out.get("nic", part.nic)
+def _scale_out(out: Mapping[str, Any], part: catalogue.Accelerator, usual: str | float) -> ScaleOutSpec:
+    """Defaults of the scale-out network: link and switch follow from the NIC, the radix from the switch.
+
+    `usual` is the part's NIC, by its name or its rate.
+    """
+    given = out.get("nic", usual)
     nic = catalogue.nic(given) if isinstance(given, str) else catalogue.nic_for(given)
     rate_Bps = nic.rate_Bps if isinstance(given, str) else float(given)
     link = catalogue.link(out.get("link", nic.link))

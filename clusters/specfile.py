@@ -7,7 +7,16 @@ path, what the field holds and what to write instead. No Pydantic exception leav
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from clusters import catalogue
@@ -127,6 +136,15 @@ def _part(find: Callable[[str], Any]) -> Callable[[object], str]:
     return check_part
 
 
+def _own_name(value: object) -> str:
+    """Check the name of an accelerator of one's own: none that the catalogue gives to a part."""
+    name = catalogue.key_of(_text(value))
+    taken = (*catalogue.names(), *catalogue.links(), *catalogue.nics(), *catalogue.switches())
+    if name in taken:
+        raise _wrong("is a part of the catalogue", f"take another name, or write accelerator: {name} and override it")
+    return name
+
+
 def _link(plane: str) -> Callable[[object], str]:
     """Check that the catalogue holds the link and that it belongs to the plane."""
 
@@ -172,10 +190,15 @@ Ratios = Annotated[
     float | tuple[float, ...], BeforeValidator(_ratios), WithJsonSchema({"type": ["number", "string", "array"]})
 ]
 AcceleratorName = Annotated[str, BeforeValidator(_part(catalogue.accelerator)), NAME]
+OwnName = Annotated[str, BeforeValidator(_own_name), NAME]
 SwitchName = Annotated[str, BeforeValidator(_part(catalogue.switch)), NAME]
 NicOrRate = Annotated[str | float, BeforeValidator(_nic), QUANTITY]
 UpLink = Annotated[str, BeforeValidator(_link("scale-up")), NAME]
 OutLink = Annotated[str, BeforeValidator(_link("scale-out")), NAME]
+
+
+NAMED, OWN = "(name)", "(own)"
+"""The two ways to say which accelerator; Pydantic puts them into the paths of faults."""
 
 
 class Section(BaseModel):
@@ -236,11 +259,33 @@ class OverrideFile(Section):
     accelerator: AcceleratorFile | None = Field(None, description="figures of the accelerator")
 
 
+class OwnAcceleratorFile(AcceleratorFile):
+    """An accelerator of one's own. It needs peak_bf16, the memory's two figures, and what no part lends that it is like."""
+
+    name: OwnName = Field("my-accelerator", description="what bills call it")
+    like: AcceleratorName | None = Field(
+        None, description="part that lends its wiring and the constants of its kernels"
+    )
+    link: UpLink | None = Field(None, description="link key, such as nvlink5")
+    scale_up_bandwidth: Bandwidth | None = Field(None, description="one way, all links together")
+    scale_up_links: Count | None = None
+    domain: Count | None = Field(None, description="accelerators in a usual scale-up domain")
+    rails: Count | None = None
+    nic: NicOrRate | None = Field(None, description="'400Gb/s' or a NIC's name")
+    nics: Share | None = Field(None, description="NICs per accelerator")
+
+
+NamedOrOwn = Annotated[
+    Annotated[AcceleratorName, Tag(NAMED)] | Annotated[OwnAcceleratorFile, Tag(OWN)],
+    Discriminator(lambda value: OWN if isinstance(value, (Mapping, BaseModel)) else NAMED),
+]
+
+
 class ClusterFile(Section):
     """A cluster: which accelerator, how many, and how they are wired. What is left out comes from the catalogue."""
 
     name: Name | None = Field(None, description="what reports call the cluster")
-    accelerator: AcceleratorName = Field(description="accelerator's name")
+    accelerator: NamedOrOwn = Field(description="accelerator's name, or an accelerator of one's own as a section")
     accelerators: Count = Field(description="how many are bought")
     domain: Count | None = Field(None, description="accelerators in one scale-up domain")
     scale_up: ScaleUpFile | None = None
@@ -254,6 +299,7 @@ SECTIONS: Final[Mapping[tuple[str, ...], type[BaseModel]]] = {
     ("scale_out",): ScaleOutFile,
     ("override",): OverrideFile,
     ("override", "accelerator"): AcceleratorFile,
+    ("accelerator",): OwnAcceleratorFile,
 }
 """Path of a section in the file -> its model."""
 
@@ -266,9 +312,14 @@ def _stray(path: tuple[str, ...]) -> str:
     return catalogue.nearest(path[-1], SECTIONS[path[:-1]].model_fields)
 
 
+def _path(error: ErrorDetails) -> tuple[str, ...]:
+    """Field path of a Pydantic error, without the names that Pydantic gives to the ways a value may be read."""
+    return tuple(part for part in map(str, error["loc"]) if part not in ("float", "str", NAMED, OWN))
+
+
 def _fault(error: ErrorDetails, file: str) -> Fault:
     """Fault of one Pydantic error."""
-    path = tuple(part for part in map(str, error["loc"]) if part not in ("float", "str"))
+    path = _path(error)
     field, value, kind = ".".join(path) or "cluster", error["input"], error["type"]
     shown = value if isinstance(value, (str, int, float, list, tuple)) else None
     if kind == "podscale":
@@ -298,7 +349,7 @@ def check(data: Mapping[str, Any], file: str = "") -> tuple[dict[str, Any], list
         return ClusterFile.model_validate(data).model_dump(exclude_none=True), [], []
     except ValidationError as error:
         details = error.errors(include_url=False)
-        return {}, [_fault(d, file) for d in details], [tuple(map(str, d["loc"])) for d in details]
+        return {}, [_fault(d, file) for d in details], [_path(d) for d in details]
 
 
 def json_schema() -> dict[str, Any]:

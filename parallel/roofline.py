@@ -53,8 +53,8 @@ class Chip:
 
 
 @lru_cache(maxsize=64)
-def _kernels(name: str, formats: tuple[str, ...], *, sustained: bool) -> dict[str, KernelModel]:
-    found = {fmt: kernel(name, FORMATS[fmt].kernel) for fmt in formats}
+def _kernels(name: str, like: str, formats: tuple[str, ...], *, sustained: bool) -> dict[str, KernelModel]:
+    found = {fmt: kernel(name, FORMATS[fmt].kernel, like) for fmt in formats}
     return {fmt: under_load(model) for fmt, model in found.items()} if sustained else found
 
 
@@ -64,7 +64,7 @@ def chip(accelerator: Accelerator, recipe: Recipe, *, sustained: bool = False) -
     return Chip(
         accelerator,
         recipe,
-        _kernels(accelerator.name, formats, sustained=sustained),
+        _kernels(accelerator.name, accelerator.like, formats, sustained=sustained),
         attention_model(accelerator.generation),
     )
 

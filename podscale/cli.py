@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from podscale import __version__, door
-from podscale.commands import bench, calibrate, compare, listing, scenario, topo, validate
+from podscale.commands import bench, calibrate, compare, listing, new, scenario, topo, validate
 from topo.errors import PodscaleError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("validate", validate.validate, "Score the predictions against measurements."),
     ("calibrate", calibrate.calibrate, "Fit the constants to your own measurements."),
     ("list", listing.listing, "List what can be named."),
+    ("new", new.new, "Write a file to start from: a cluster or a model."),
     ("topo", topo.topo, "Describe a cluster: tiers, parts, watts, price."),
     ("bench", bench.bench, "Measure podscale itself."),
 )

@@ -59,6 +59,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "systems": _catalogue("systems"),
     "fabrics": _catalogue("fabrics"),
     "economics": _catalogue("economics"),
+    "memories": _catalogue("memories"),
     "models": _models,
     "algorithms": _algorithms,
     "schedules": _schedules,
@@ -70,7 +71,7 @@ def listing(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """List what can be named: accelerators, systems, fabrics, economics, models, algorithms, schedules."""
+    """List what can be named: accelerators, systems, fabrics, economics, memories, models, algorithms, schedules."""
     if kind not in KINDS:
         near = get_close_matches(kind, KINDS, n=1)
         remedy = f"write {near[0]}" if near else f"choose one of {', '.join(KINDS)}"

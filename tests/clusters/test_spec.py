@@ -312,7 +312,7 @@ def _variations(noun):
         elif isinstance(value, bool):
             yield replace(noun, **{item.name: not value})
         elif isinstance(value, tuple):
-            yield replace(noun, **{item.name: (("power", 1.0),)})
+            yield replace(noun, **{item.name: (("power", 1.0 + (item.name == "own")),)})
         else:
             yield replace(noun, **{item.name: (value or 0) + 1})
 
@@ -320,7 +320,7 @@ def _variations(noun):
 def test_the_fingerprint_changes_when_any_field_changes():
     spec = parse(GB200)
     prints = [fingerprint(other) for other in _variations(spec)]
-    assert len(prints) == 5 + 9 + 12
+    assert len(prints) == 6 + 9 + 12
     assert len({fingerprint(spec), *prints}) == len(prints) + 1
 
 
@@ -338,7 +338,13 @@ def test_the_override_section_holds_the_catalogues_overrides():
 def test_editors_get_a_json_schema_of_every_field():
     schema = json_schema()
     assert schema["required"] == ["accelerator", "accelerators"]
-    assert set(schema["$defs"]) == {"ScaleUpFile", "ScaleOutFile", "OverrideFile", "AcceleratorFile"}
+    assert set(schema["$defs"]) == {
+        "ScaleUpFile",
+        "ScaleOutFile",
+        "OverrideFile",
+        "AcceleratorFile",
+        "OwnAcceleratorFile",
+    }
     assert check(GB200)[1] == []
 
 
