@@ -100,7 +100,8 @@ class Level:
 class Blueprint:
     """A cluster as axes (parents first), node classes, link classes, and nested levels (innermost first, last = all).
 
-    `changes` are what is missing or slower than the classes say: see `topo.changes`.
+    `changes` are what is missing or slower than the classes say: see `topo.changes`. `extra_parts` are bought besides
+    nodes and links, in all, such as circuit switches; a negative number takes back links that are bought as another key.
 
     Raises
     ------
@@ -125,6 +126,7 @@ class Blueprint:
     links: tuple[LinkClass, ...]
     levels: tuple[Level, ...]
     changes: tuple[Change, ...] = ()
+    extra_parts: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         faults = [*_axis_faults(self), *_node_faults(self)] or [*_link_faults(self), *_level_faults(self)]

@@ -1,4 +1,8 @@
-"""Scale-up domains: what a builder of clusters repeats. Each says how it is wired inside, below the axis `domain`."""
+"""Scale-up domains: what a builder of clusters repeats. Each says how it is wired inside, below the axis `domain`.
+
+Here are the switched ones of one or two layers; `topo.direct` has those without switches, `topo.nested` blocks within
+blocks.
+"""
 
 import math
 from dataclasses import dataclass
@@ -61,6 +65,40 @@ class Domain(Protocol):
         """Return the wiring, each rail's accelerators dealt into `groups` (of whole blocks), one leaf switch each."""
         ...
 
+    def extra_parts(self) -> dict[str, int]:
+        """Return by key what a domain takes besides its nodes and links; below 0 where links have another key."""
+        ...
+
+
+def dealt(blocks: int, per_block: int, rails: int, groups: int, *, of_blocks: bool) -> tuple[Axis, ...]:
+    """Return the axes of interchangeable accelerators: block, group, slot (as far as there are several), and rail.
+
+    A rail's accelerators of a block, or the blocks, are dealt into `groups`, which share a leaf switch each.
+
+    >>> [(axis.name, axis.size) for axis in dealt(8, 72, 8, 4, of_blocks=True)]
+    [('group', 4), ('block', 2), ('slot', 9), ('rail', 8)]
+    """
+    per_rail = per_block // rails
+    steps = [("block", blocks)] if blocks > 1 else []
+    if groups > 1:
+        inner = ("block", blocks // groups) if of_blocks else ("group", groups)
+        steps = [("group", groups), inner] if of_blocks else [*steps, inner]
+        per_rail = per_rail if of_blocks else per_rail // groups
+    names = [name for name, _ in steps]
+    steps.append(("slot", per_rail))
+    chain = [Axis(name, size, parent) for (name, size), parent in zip(steps, [DOMAIN, *names], strict=True)]
+    return (*chain, Axis("rail", rails))
+
+
+def faults_of(field: str, bandwidth_Bps: float, latency_s: float) -> list[Fault]:
+    """Return what is wrong with a bandwidth and a latency, their names prefixed with `field`."""
+    faults = []
+    if not 0 < bandwidth_Bps < math.inf:
+        faults.append(Fault(f"{field}bandwidth_Bps", bandwidth_Bps, "must be above 0 and finite"))
+    if not 0 <= latency_s < math.inf:
+        faults.append(Fault(f"{field}latency_s", latency_s, "must be 0 or more, and finite"))
+    return faults
+
 
 @dataclass(frozen=True)
 class ScaleUp:
@@ -90,6 +128,21 @@ class ScaleUp:
         Key of the switch.
     outer_latency_s
         From accelerator to accelerator through three switches, with two layers; twice `latency_s` by default.
+    outer_switches
+        Second-layer switches in all. By default the fewest of as many ports as the first layer's.
+    sub_planes
+        Equal parts of either layer; a first-layer switch is joined to the second-layer switches of its own part only.
+
+    Examples
+    --------
+    Huawei CloudMatrix384 (Zuo et al., 2025, arXiv:2506.12708): 48 nodes of 8 with 7 switches each, 112 switches above
+    them in 7 sub-planes, so that a switch has 16 links of 28 GB/s up for the 448 GB/s of its 8 accelerators.
+
+    >>> node = ScaleUp(384, 392e9, 1e-6, "ub", switches=7, layers=2, inner=8, outer_switches=112, sub_planes=7)
+    >>> node.blocks * node.switches, [(axis.name, axis.size) for axis in node.inside(8).axes]
+    (336, [('block', 48), ('slot', 1), ('rail', 8), ('subplane', 7), ('outer', 16)])
+    >>> [link.bandwidth_Bps / 1e9 for link in node.inside(8).links]
+    [56.0, 28.0]
     """
 
     size: int
@@ -103,17 +156,16 @@ class ScaleUp:
     in_network_reduction: bool = True
     switch_part: str = "nvswitch"
     outer_latency_s: float | None = None
+    outer_switches: int | None = None
+    sub_planes: int = 1
 
     def __post_init__(self) -> None:
         faults = [
             Fault(f"scale_up.{field}", getattr(self, field), "must be at least 1")
-            for field in ("size", "switches", "inner", "oversubscription")
+            for field in ("size", "switches", "inner", "oversubscription", "sub_planes")
             if not getattr(self, field) >= 1
         ]
-        if self.size > 1 and not 0 < self.bandwidth_Bps < math.inf:
-            faults.append(Fault("scale_up.bandwidth_Bps", self.bandwidth_Bps, "must be above 0 and finite"))
-        if not 0 <= self.latency_s < math.inf:
-            faults.append(Fault("scale_up.latency_s", self.latency_s, "must be 0 or more, and finite"))
+        faults += faults_of("scale_up.", self.bandwidth_Bps if self.size > 1 else 1.0, self.latency_s)
         if self.outer_latency_s is not None and not self.latency_s <= self.outer_latency_s < math.inf:
             faults.append(
                 Fault("scale_up.outer_latency_s", self.outer_latency_s, "must be finite and not below latency_s")
@@ -129,8 +181,24 @@ class ScaleUp:
                     "change one, or use one layer",
                 )
             )
+        faults += self._second_layer_faults()
         if faults:
             raise SpecError(faults)
+
+    def _second_layer_faults(self) -> list[Fault]:
+        """Return what is wrong with the second layer's switches and their sub-planes."""
+        faults = []
+        for field, none in (("outer_switches", None), ("sub_planes", 1)):
+            if self.layers == 1 and getattr(self, field) != none:
+                faults.append(Fault(f"scale_up.{field}", getattr(self, field), "needs layers = 2"))
+        if self.outer_switches is not None and self.outer_switches < 1:
+            faults.append(Fault("scale_up.outer_switches", self.outer_switches, "must be at least 1"))
+        for field in ("switches", "outer_switches"):
+            value = getattr(self, field)
+            if value and self.sub_planes >= 1 and value % self.sub_planes:
+                problem = f"is no multiple of sub_planes = {self.sub_planes}"
+                faults.append(Fault(f"scale_up.{field}", value, problem, "make the sub-planes alike"))
+        return faults
 
     @property
     def blocks(self) -> int:
@@ -162,19 +230,10 @@ class ScaleUp:
         >>> ScaleUp(576, 900e9, 1e-6, "nvlink5", layers=2).inside(rails=8).coordinates
         ('slot', 'rail')
         """
-        per_block = self.block_size // rails
-        steps = [("block", self.blocks)] if self.blocks > 1 else []
-        if groups > 1:
-            inner = ("block", self.blocks // groups) if of_blocks else ("group", groups)
-            steps = [("group", groups), inner] if of_blocks else [*steps, inner]
-            per_block = per_block if of_blocks else per_block // groups
-        names = [name for name, _ in steps]
-        steps.append(("slot", per_block))
-        axes = [Axis(name, size, parent) for (name, size), parent in zip(steps, [DOMAIN, *names], strict=True)]
-        axes.append(Axis("rail", rails))
+        axes = dealt(self.blocks, self.block_size, rails, groups, of_blocks=of_blocks)
         levels = (Level("block", axes=("block",)),) if self.blocks > 1 else ()
         if self.size == 1:
-            return Inside(tuple(axes), ("slot", "rail"))
+            return Inside(axes, ("slot", "rail"))
         more, nodes, links = self._switches()
         return Inside((*axes, *more), ("slot", "rail"), nodes, links, levels)
 
@@ -184,15 +243,34 @@ class ScaleUp:
         def switch(name: str, *coordinates: str) -> NodeClass:
             return NodeClass(name, "switch", coordinates, self.switch_part, self.in_network_reduction)
 
-        first = switch("nvswitch", "block" if self.blocks > 1 else DOMAIN, "port")
+        planes = self.sub_planes if self.blocks > 1 else 1
+        own = [Axis("subplane", planes)] if planes > 1 else []
+        if planes in (1, self.switches):
+            own = own or [Axis("port", self.switches)]
+        else:
+            own.append(Axis("port", self.switches // planes))
+        first = switch("nvswitch", "block" if self.blocks > 1 else DOMAIN, *(axis.name for axis in own))
         share_Bps = self.bandwidth_Bps / self.switches
         down = LinkClass(ACCELERATOR, first.name, share_Bps, self.latency_s / 2, self.link)
         if self.blocks == 1:
-            return [Axis("port", self.switches)], (first,), (down,)
-        # The second layer turns all its ports down, the first has as many down as (o times) up: half as many switches.
-        outer = math.ceil(self.blocks * self.switches / (2 * self.oversubscription) - 1e-9)
+            return own, (first,), (down,)
+        outer = self._outer_switches() // planes
         latency_s = 2 * self.latency_s if self.outer_latency_s is None else self.outer_latency_s
         each_Bps = self.block_size * share_Bps / self.oversubscription / outer
-        second = switch("outer-nvswitch", DOMAIN, "outer")
+        second = switch("outer-nvswitch", DOMAIN, *(["subplane"] if planes > 1 else []), "outer")
         up = LinkClass(first.name, second.name, each_Bps, (latency_s - self.latency_s) / 2, self.link)
-        return [Axis("port", self.switches), Axis("outer", outer)], (first, second), (down, up)
+        return [*own, Axis("outer", outer)], (first, second), (down, up)
+
+    def _outer_switches(self) -> int:
+        """Return how many switches the second layer has.
+
+        The second layer turns all its ports down, the first has as many down as (o times) up: half as many switches.
+        """
+        if self.outer_switches is not None:
+            return self.outer_switches
+        each = self.blocks * self.switches / self.sub_planes / (2 * self.oversubscription)
+        return self.sub_planes * math.ceil(each - 1e-9)
+
+    def extra_parts(self) -> dict[str, int]:
+        """Nothing: nodes and links say it all."""
+        return {}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from topo.blueprint import Blueprint, LinkClass, NodeClass
+from topo.blueprint import Axis, Blueprint, LinkClass, NodeClass
 from topo.changes import Change, Spans
 from topo.symmetry import Cell, Marks, NormalMarks, Orbit, cell_label, neighbours, normal_marks, orbits
 
@@ -102,36 +102,35 @@ def _orbit_graph(bp: Blueprint, marks: NormalMarks) -> OrbitGraph:
 def _joined_orbits(bp: Blueprint, link: LinkClass, members: Mapping[str, Member]) -> Iterator[tuple[str, str, int]]:
     """Yield both directions of the links of a class: tail, head, how many."""
     shared = bp.shared(link)
-    peers: dict[tuple[Cell, ...], list[str]] = defaultdict(list)
+    alike: dict[str, dict[tuple[Cell, ...], list[str]]] = {link.a: defaultdict(list), link.b: defaultdict(list)}
     for name, member in members.items():
-        if member.node.name == link.b:
-            peers[tuple(member.orbit.cells[axis] for axis in shared)].append(name)
-    for name, member in members.items():
-        if member.node.name != link.a:
+        if member.node.name in alike:
+            alike[member.node.name][tuple(member.orbit.cells[axis] for axis in shared)].append(name)
+    for cells, tails in alike[link.a].items():
+        agreed = math.prod(members[tails[0]].orbit.counts[axis] for axis in shared)
+        if link.along:
+            joined = _along(bp.axis[link.along[0]], link.along, {name: members[name].orbit for name in tails})
+            yield from ((tail, head, agreed * pairs * link.count) for tail, head, pairs in joined if pairs)
             continue
-        here = member.orbit
-        agreed = math.prod(here.counts[axis] for axis in shared)
-        for peer in peers[tuple(here.cells[axis] for axis in shared)]:
-            there = members[peer].orbit
-            if link.along:
-                links = agreed * _along(bp, link, here, there) * link.count
-                if links:
-                    yield name, peer, links
-            else:
-                own = math.prod(count for axis, count in there.counts.items() if axis not in shared)
-                links = here.multiplicity * own * link.count
-                yield name, peer, links
-                yield peer, name, links
+        for tail in tails:
+            for head in alike[link.b].get(cells, ()):
+                own = math.prod(n for axis, n in members[head].orbit.counts.items() if axis not in shared)
+                links = members[tail].multiplicity * own * link.count
+                yield tail, head, links
+                yield head, tail, links
 
 
-def _along(bp: Blueprint, link: LinkClass, here: Orbit, there: Orbit) -> int:
-    """Return how many ordered pairs of values along a link's axes are joined, from one orbit to another."""
-    first = bp.axis[link.along[0]]
+def _along(first: Axis, along: tuple[str, ...], found: Mapping[str, Orbit]) -> Iterator[tuple[str, str, int]]:
+    """Yield how many ordered pairs of values along some axes are joined, from orbit to orbit."""
     if first.order != "set":
-        return neighbours(first, here.cells[first.name], there.cells[first.name])
-    mine, theirs = (math.prod(orbit.counts[axis] for axis in link.along) for orbit in (here, there))
-    same = all(here.cells[axis] == there.cells[axis] for axis in link.along)
-    return mine * (theirs - 1) if same else mine * theirs
+        by_cell = {orbit.cells[first.name]: name for name, orbit in found.items()}
+        for (near, far), pairs in neighbours(first, tuple(by_cell)).items():
+            yield by_cell[near], by_cell[far], pairs
+        return
+    for tail, here in found.items():
+        mine = math.prod(here.counts[axis] for axis in along)
+        for head, there in found.items():
+            yield tail, head, mine * (mine - 1 if tail == head else math.prod(there.counts[axis] for axis in along))
 
 
 def _holds(orbit: Orbit, at: Spans) -> bool:

@@ -3,11 +3,12 @@
 import math
 from collections import Counter
 from dataclasses import asdict
+from itertools import combinations, pairwise
 from typing import Any
 
 from topo.blueprint import Blueprint, Plane
 from topo.orbits import orbit_graph, quotient
-from topo.tiers import Pool, Priced, cut, inside, pools, priced
+from topo.tiers import Pool, Priced, cut, inside, lightest, pools, priced
 
 
 def _half_marks(bp: Blueprint, pool: Pool, found: list[Priced]) -> list[dict[str, int | range]]:
@@ -63,6 +64,33 @@ def _bisection(bp: Blueprint, found: dict[Pool, list[Priced]]) -> float:
             mine = any(all(span in held["cells"][name] for name, span in mark) for mark in spans)
             (left if mine else right).append(orbit)
     return cut(graph, left, right)
+
+
+def between(bp: Blueprint, one: Pool, other: Pool) -> dict[str, Any]:
+    """Return what joins two pools: the maximum flow in bytes/s, and latency and links of the lightest path.
+
+    Examples
+    --------
+    >>> from topo.compose import Core, joined
+    >>> from topo.builders import cluster_blueprint
+    >>> from topo.domains import ScaleUp
+    >>> rack = cluster_blueprint("rack", 1, ScaleUp(8, 900e9, 1e-6, "nvlink"), None)
+    >>> both = joined("both", {"old": rack, "new": rack}, Core("xdr", {"old": 400e9, "new": 400e9}))
+    >>> between(both, *pools(both))["bandwidth_Bps"] / 1e9
+    400.0
+    """
+    graph = quotient(bp)
+    ends = [
+        [name for name, held in graph.nodes(data=True) if held["node_class"] in {node.name for node in pool.classes}]
+        for pool in (one, other)
+    ]
+    path = lightest(graph, *ends)
+    return {
+        "pools": [one.name, other.name],
+        "bandwidth_Bps": cut(graph, *ends),
+        "latency_s": math.fsum(graph.edges[pair]["latency_s"] for pair in pairwise(path)),
+        "hops": len(path) - 1,
+    }
 
 
 def _injection(bp: Blueprint, pool: Pool, plane: Plane) -> float:
@@ -124,6 +152,8 @@ def parts(bp: Blueprint) -> dict[str, int]:
         ends[arc.wire.link] += arc.links
     for key, both_directions in ends.items():
         counts[key] += both_directions // 2
+    for key, count in bp.extra_parts:
+        counts[key] += count
     return {key: count for key, count in counts.items() if key and count}
 
 
@@ -137,7 +167,7 @@ def summary(bp: Blueprint) -> dict[str, Any]:
         plane over what it has at that level); `bisection_Bps` between two halves, per direction, on the outermost
         tier's plane (whole domains, so halves are as equal as those allow); `oversubscription`, the worst on that
         plane; `diameter_hops`, in links, of the two accelerators furthest apart, and `hops`, how many ordered pairs are
-        how far apart; `pools`; `parts`, how many of each key.
+        how far apart; `pools`, and `between_pools`, what joins each two; `parts`, how many of each key.
 
     Examples
     --------
@@ -163,6 +193,7 @@ def summary(bp: Blueprint) -> dict[str, Any]:
             member.multiplicity for member in orbit_graph(bp).members.values() if member.node.kind == "accelerator"
         ),
         "pools": [pool.name for pool in found],
+        "between_pools": [between(bp, *pair) for pair in combinations(found, 2)],
         "tiers": rows,
         "bisection_Bps": _bisection(bp, found) if plane else 0.0,
         "oversubscription": max((row["oversubscription"] for row in rows if row["plane"] == plane), default=1.0),

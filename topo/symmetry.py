@@ -8,8 +8,10 @@ leaves the mirror image, so cells are distances from it; two leave nothing, and 
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -105,23 +107,25 @@ def _ordered_cells(axis: "Axis", marked: set[tuple[int, int]]) -> dict[Cell, tup
     return cells
 
 
-def neighbours(axis: "Axis", here: Cell, there: Cell) -> int:
+@lru_cache(maxsize=256)
+def neighbours(axis: "Axis", cells: tuple[Cell, ...]) -> dict[tuple[Cell, Cell], int]:
     """Return how many links along a ring or line lead from values of one cell to values of another.
 
     >>> from topo.blueprint import Axis
     >>> ring = Axis("x", 4, order="ring")
-    >>> neighbours(ring, (), ()), neighbours(ring, ((0, 1),), ((1, 2), (3, 4)))
-    (8, 2)
+    >>> neighbours(ring, ((),))
+    {((), ()): 8}
+    >>> neighbours(ring, (((0, 1),), ((1, 2), (3, 4)), ((2, 3),)))[((0, 1),), ((1, 2), (3, 4))]
+    2
     """
     size = axis.size
-    targets = _values(size, there)
-    steps = [
-        value
-        for i in _values(size, here)
-        for value in (i - 1, i + 1)
-        if size > 1 and (axis.order == "ring" or 0 <= value < size)
-    ]
-    return sum(value % size in targets for value in steps)
+    home = {value: cell for cell in cells for value in _values(size, cell)}
+    joined: Counter[tuple[Cell, Cell]] = Counter()
+    for value, cell in home.items():
+        for step in (value - 1, value + 1):
+            if size > 1 and (axis.order == "ring" or 0 <= step < size) and step % size in home:
+                joined[cell, home[step % size]] += 1
+    return dict(joined)
 
 
 def _values(size: int, cell: Cell) -> set[int]:

@@ -191,8 +191,8 @@ def cut(graph: "nx.DiGraph[str]", left: list[str], right: list[str]) -> float:
     return float(nx.maximum_flow_value(flow, "<", ">", flow_func=shortest_augmenting_path))
 
 
-def _lightest(sides: _Sides) -> list[str]:
-    """Return the path of least latency from one side to the other (fewest links among equals)."""
+def lightest(graph: "nx.DiGraph[str]", left: list[str], right: list[str]) -> list[str]:
+    """Return the path of least latency from one set of orbits to another (fewest links among equals)."""
     import networkx as nx
 
     def weight(_u: str, _v: str, held: dict[str, Any]) -> float:
@@ -200,8 +200,8 @@ def _lightest(sides: _Sides) -> list[str]:
 
     lengths: dict[str, float]
     paths: dict[str, list[str]]
-    lengths, paths = nx.multi_source_dijkstra(sides.graph, set(sides.left), weight=weight)  # type: ignore[assignment]
-    return paths[min(sides.right, key=lambda orbit: (lengths.get(orbit, math.inf), orbit))]
+    lengths, paths = nx.multi_source_dijkstra(graph, set(left), weight=weight)  # type: ignore[assignment]
+    return paths[min(right, key=lambda orbit: (lengths.get(orbit, math.inf), orbit))]
 
 
 def _rate(sides: _Sides) -> float:
@@ -219,7 +219,7 @@ def _tier(bp: Blueprint, pool: Pool, level: Level, child: tuple[str, ...], optio
             [Fault(f"levels[{level.name}]", None, f"its blocks are not joined by {level.plane} links", "add links")]
         )
     sides = options[0]
-    path = _lightest(sides)
+    path = lightest(sides.graph, sides.left, sides.right)
     edges = [sides.graph.edges[pair] for pair in pairwise(path)]
     switches = [held for orbit in path if (held := sides.graph.nodes[orbit])["kind"] == "switch"]
     return Tier(
