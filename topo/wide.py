@@ -1,5 +1,6 @@
 """Beyond one hall: equal sites over fibre, and domains joined without switches, such as an orbital plane of racks."""
 
+import math
 from dataclasses import dataclass, replace
 
 from topo.blocks import above_zero, at_least, below, cables, free_name, raise_faults, uplinks, with_nics
