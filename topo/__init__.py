@@ -14,22 +14,34 @@ if TYPE_CHECKING:
     from topo.builders import ScaleOut, cluster_blueprint
     from topo.changes import Change, degrade, without
     from topo.columns import Column, ColumnLike, column
+    from topo.compose import Core, Fibre, Span, joined
+    from topo.direct import FullMesh, Torus
     from topo.domains import ScaleUp
     from topo.errors import Fault, InfeasibleError, PodscaleError, SpecError
     from topo.flows import Cut, bisection, max_flow, min_cut
     from topo.graphs import expand, flat
+    from topo.imported import graph_summary, graph_tiers
+    from topo.nested import Nested, Tie
     from topo.orbits import quotient
+    from topo.ports import Ports, port_faults
     from topo.refine import refine
     from topo.schema import validate
     from topo.survey import hop_histogram, parts, summary
     from topo.tiers import DirectAxis, Pool, Tier, pools
+    from topo.wide import Row, direct_blueprint, orbit, sites
 
 _HOMES = {
     "topo.blueprint": ("Axis", "Blueprint", "Level", "LinkClass", "NodeClass"),
     "topo.builders": ("ScaleOut", "cluster_blueprint"),
     "topo.changes": ("Change", "degrade", "without"),
     "topo.columns": ("Column", "ColumnLike", "column"),
+    "topo.compose": ("Core", "Fibre", "Span", "joined"),
+    "topo.direct": ("FullMesh", "Torus"),
     "topo.domains": ("ScaleUp",),
+    "topo.imported": ("graph_summary", "graph_tiers"),
+    "topo.nested": ("Nested", "Tie"),
+    "topo.ports": ("Ports", "port_faults"),
+    "topo.wide": ("Row", "direct_blueprint", "orbit", "sites"),
     "topo.errors": ("Fault", "InfeasibleError", "PodscaleError", "SpecError"),
     "topo.flows": ("Cut", "bisection", "max_flow", "min_cut"),
     "topo.graphs": ("expand", "flat"),
@@ -60,8 +72,20 @@ __all__ = [  # noqa: RUF022 - in the order of a reading
     "without",
     "validate",
     "ScaleUp",
+    "FullMesh",
+    "Torus",
+    "Nested",
+    "Tie",
     "ScaleOut",
     "cluster_blueprint",
+    "joined",
+    "Core",
+    "Fibre",
+    "Span",
+    "sites",
+    "Row",
+    "direct_blueprint",
+    "orbit",
     "Tier",
     "DirectAxis",
     "Pool",
@@ -69,6 +93,10 @@ __all__ = [  # noqa: RUF022 - in the order of a reading
     "summary",
     "parts",
     "hop_histogram",
+    "Ports",
+    "port_faults",
+    "graph_tiers",
+    "graph_summary",
     "Column",
     "ColumnLike",
     "column",

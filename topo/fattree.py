@@ -1,15 +1,33 @@
-"""How a rail-optimised fat tree is cut: units, pods, leaves and spines from port counts."""
+"""How a fat tree is cut: units, pods, leaves and spines from port counts."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from topo.errors import Fault, SpecError
 
 if TYPE_CHECKING:
     from topo.builders import ScaleOut
     from topo.domains import Domain
+
+
+T = TypeVar("T")
+
+LEVELS = ("leaf", "spine", "core")
+"""The switching levels of a fat tree, from the NIC up."""
+
+
+def each_level(given: T | tuple[T, ...]) -> tuple[T, T, T]:
+    """Return a figure per level: one for all, or from the leaf up, the last one serving the levels above it too.
+
+    >>> each_level(64), each_level((64, 576))
+    ((64, 64, 64), (64, 576, 576))
+    """
+    values = cast("tuple[T, ...]", given if isinstance(given, tuple) else (given,))
+    leaf, spine, core, *_ = (*values, values[-1], values[-1])
+    return leaf, spine, core
 
 
 SLACK = 1.25
@@ -57,6 +75,38 @@ def uplinks(below: int, wanted: float, ports: int, free: int) -> tuple[int, int]
         if below * each <= ports and switches * each <= free:
             return switches, each
     return cables, 1
+
+
+def mesh_links(others: int, wanted: float, free: int) -> tuple[int, float]:
+    """Return (cables to each of `others` peers, how much of a cable each carries) for `wanted` uplinks in all.
+
+    As many cables a peer as the wanted bandwidth takes, and no more than the `free` ports allow.
+
+    >>> mesh_links(4, 32, 32), mesh_links(3, 32, 32), mesh_links(3, 4, 32)
+    ((8, 1.0), (10, 1.0), (2, 0.6666666666666666))
+    """
+    cables = max(1, min(math.ceil(wanted / others - 1e-9), free // others))
+    return cables, min(1.0, wanted / (others * cables))
+
+
+@dataclass(frozen=True)
+class Top:
+    """How the pods of a three-level tree are joined: name of the switches and of their axis, kind of the level.
+
+    `most_pods` is how many pods the ports reach.
+    """
+
+    name: str
+    kind: str
+    most_pods: Callable[["ScaleOut"], int]
+
+
+TOPS = {
+    "core": Top("core", "switch", lambda out: out.facing_down(2)),
+    "mesh": Top("", "dragonfly", lambda out: 1 + out.up_ports(1) // (out.global_links or 1)),
+    "ocs": Top("ocs", "dragonfly", lambda out: out.ocs_radix),
+}
+"""Packet switches; every spine wired to the same spine of all other pods; the same through circuit switches."""
 
 
 @dataclass(frozen=True)
@@ -115,24 +165,31 @@ def fit(domains: int, up: "Domain", out: "ScaleOut", rails: int, *, levels: int,
     per_rail = up.size // rails
     if levels == 1:
         ports = per_rail * domains
-        return Tree(1, False, Leaf(ports), (1, domains, domains), (1, 1, 1)) if ports <= out.radix else None
+        return Tree(1, False, Leaf(ports), (1, domains, domains), (1, 1, 1)) if ports <= out.facing_down(0) else None
     down = out.down_ports(0)
     whole = per_rail <= down
+    if not down:
+        return None
     leaf = Leaf(0.0) if whole else leaf_in_domain(up, rails, down)
     leaves = max(1, leaf.per_domain) * (1 if own_spines else rails)  # of one unit, under one set of spines
-    reach = (out.radix if levels == 2 else out.down_ports(1)) // leaves
+    reach = (out.facing_down(1) if levels == 2 else out.down_ports(1)) // leaves
     if not reach:
         return None
+    most_pods = 1 if levels == 2 else TOPS[out.top].most_pods(out)
     for unit_slack, pod_slack in product((SLACK, 1.0), repeat=2):
         unit = share(domains, down // per_rail, unit_slack) if whole else (domains, 1, 1)
         pod = share(unit[0], reach, pod_slack)
-        if pod[0] <= (1 if levels == 2 else out.radix):
+        if pod[0] <= most_pods:
             return Tree(levels, own_spines, Leaf(per_rail * unit[1]) if whole else leaf, unit, pod)
     return None
 
 
+_OWN_SPINES = {"auto": (False, True), "shared": (False,), "rail": (True,)}
+"""Whether every rail has spines of its own, in the order of trying, by what was asked for."""
+
+
 def fewest(domains: int, up: "Domain", out: "ScaleOut", rails: int) -> Tree:
-    """Return the tree of the fewest levels that reaches; spines are shared by the rails as long as that suffices.
+    """Return the tree of the fewest levels that reaches; unless asked otherwise, rails share spines where they can.
 
     Raises
     ------
@@ -140,11 +197,12 @@ def fewest(domains: int, up: "Domain", out: "ScaleOut", rails: int) -> Tree:
         When no tree of the wanted levels reaches.
     """
     wanted = (1, 2, 3) if out.levels is None else (out.levels,)
-    for own_spines, levels in product((False, True), wanted):
+    for own_spines, levels in product(_OWN_SPINES[out.spines], wanted):
         tree = fit(domains, up, out, rails, levels=levels, own_spines=own_spines)
         if tree is not None:
             return tree
-    problem = f"does not reach {domains} domains of {up.size} with {wanted[-1]} levels of {out.radix} ports"
+    ports = "/".join(str(ports) for ports in dict.fromkeys(each_level(out.radix)[: wanted[-1]]))
+    problem = f"does not reach {domains} domains of {up.size} with {wanted[-1]} levels of {ports} ports"
     if wanted[-1] == 3:
         raise SpecError([Fault("scale_out.radix", out.radix, problem, "take switches with more ports")])
     raise SpecError([Fault("scale_out.levels", out.levels, problem, "take more levels, or leave them out")])

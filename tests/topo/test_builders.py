@@ -94,7 +94,7 @@ def test_all_faults_of_the_arguments_come_at_once() -> None:
     assert len(caught.value.faults) == 6
     with pytest.raises(SpecError) as caught:
         ScaleOut(
-            0.0, "x", rails=0, radix=1, levels=4, oversubscription=(0.5,), latency_s=-1.0, switch_latency_s=math.inf
+            0.0, "x", rails=0, radix=1, levels=4, oversubscription=(0.0,), latency_s=-1.0, switch_latency_s=math.inf
         )
     assert len(caught.value.faults) == 7
 

@@ -90,6 +90,12 @@ def test_odd_domains_keep_their_bandwidth(domain: int, count: int) -> None:
     assert [tier.bandwidth_Bps for tier in found[1:]] == pytest.approx([50 * GB] * (len(found) - 1), rel=1e-9)
 
 
+def test_a_nic_spread_over_leaves_is_one_cable() -> None:
+    """37 NICs of a rail on leaves of 32 ports: lanes to two leaves each, and yet one cable each."""
+    up, out = ScaleUp(296, 900 * GB, 1e-6, "nvlink5"), ScaleOut(50 * GB, "ib", leaf_link="copper")
+    assert summary(cluster_blueprint("x", 3, up, out))["parts"]["copper"] == 3 * 296
+
+
 def test_one_accelerator_has_no_tier_and_one_domain_has_one() -> None:
     assert tiers(cluster_blueprint("x", 1, ScaleUp(1, 0.0, 0.0, ""), ScaleOut(50 * GB, "xdr"))) == ()
     assert tiers(cluster_blueprint("x", 1, ScaleUp(1, 0.0, 0.0, ""), None)) == ()
@@ -194,7 +200,7 @@ def test_summary_equals_counts_and_diameter_of_the_full_graph(bp: Blueprint) -> 
     assert facts["accelerators"] == len(gpus)
     wires = sum(held["links"] for *_, held in full.edges(data=True) if held["link"])
     parts = sum(1 for _, held in full.nodes(data=True) if held["part"])
-    assert sum(facts["parts"].values()) == wires + parts
+    assert sum(facts["parts"].values()) == wires + parts + sum(count for _, count in bp.extra_parts)
     assume(len(gpus) > 1)
     away = [nx.single_source_shortest_path_length(full, node) for node in gpus]
     assert facts["diameter_hops"] == max(lengths[node] for lengths in away for node in gpus)
