@@ -120,3 +120,36 @@ def without(bp: "Blueprint", at: At) -> "Blueprint":
         known = ", ".join(axis.name for axis in bp.axes)
         raise SpecError([Fault("without", dict(at), "names axes that no class has together", f"axes: {known}")])
     return replace(bp, changes=(*bp.changes, *(Change(node.name, spans(at)) for node in classes)))
+
+
+def struck(bp: "Blueprint", node: str, count: int, seed: int = 0, factor: float = 0.0) -> "Blueprint":
+    """Return the cluster with `count` nodes of a class, drawn at random, at `factor` of their bandwidth (0: gone).
+
+    The same seed draws the same nodes.
+
+    Raises
+    ------
+    SpecError
+        When the class is unknown, or has fewer nodes.
+
+    Examples
+    --------
+    >>> from topo.builders import ScaleOut, cluster_blueprint
+    >>> from topo.domains import ScaleUp
+    >>> two = cluster_blueprint("two", 2, ScaleUp(8, 900e9, 1e-6, "nvlink"), ScaleOut(50e9, "ib"))
+    >>> [dict(change.at)["rail"] for change in struck(two, "nic", 3, seed=1).changes]
+    [(7, 8), (6, 7), (4, 5)]
+    """
+    import numpy as np
+
+    from topo.graphs import table
+
+    known = {held.name: held for held in bp.nodes}
+    if node not in known:
+        raise SpecError([Fault("class", node, "is no node class", f"known: {', '.join(known)}")])
+    axes, rows = table(bp, known[node])
+    if not 0 <= count <= len(rows):
+        raise SpecError([Fault("count", count, f"is not inside 0 … {len(rows)}, the nodes of class {node}")])
+    drawn = rows[np.random.default_rng(seed).choice(len(rows), count, replace=False)].tolist()
+    hit = tuple(Change(node, spans(dict(zip(axes, row, strict=True))), factor=factor) for row in drawn)
+    return replace(bp, changes=(*bp.changes, *hit))
