@@ -2,8 +2,6 @@
 
 import os
 import platform
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,20 +14,10 @@ from parallel.io import read_model
 from parallel.placement import members_of
 from parallel.sweep import BLOCK, PHASES, Bound, Task, serve_space, train_space
 from parallel.workload import ServeWorkload, TrainWorkload
+from topo.bench import REPEATS, best_of
+from topo.bench import bench as topo_bench
 from topo.orbits import quotient
 from topo.tiers import tiers
-
-REPEATS = 5
-
-
-def best_of(work: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """Return the least CPU seconds of several runs: one core's time, undisturbed."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.process_time()
-        work()
-        seconds.append(time.process_time() - start)
-    return max(min(seconds), 1e-9)
 
 
 def bench() -> dict[str, Any]:
@@ -39,7 +27,8 @@ def bench() -> dict[str, Any]:
     -------
     dict
         `train_points_per_s_per_core` counts valid strategies priced in full, memory verdict included;
-        `rejected_per_s` counts strategies that the rules refuse; `terms_per_point` the named times and bytes of each.
+        `rejected_per_s` counts strategies that the rules refuse; `terms_per_point` the named times and bytes of each. Those of
+        `topo.bench` stand beside them.
     """
     model = read_model("deepseek-v3")
     spec = with_(load("gb200-nvl72"), accelerators=4608)
@@ -54,6 +43,7 @@ def bench() -> dict[str, Any]:
         "rejected_per_s": _rejection_rate(bound),
         "terms_per_point": terms,
         **_graph_times(bound.cluster),
+        **topo_bench(),
         "machine": f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}, {os.cpu_count()} cores",
         "repeats": REPEATS,
     }

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from topo.blueprint import Axis, Blueprint, Level, LinkClass, NodeClass
     from topo.builders import ScaleOut, cluster_blueprint
-    from topo.changes import Change, degrade, without
+    from topo.changes import Change, degrade, struck, without
     from topo.columns import Column, ColumnLike, column
     from topo.compose import Core, Fibre, Span, joined
+    from topo.concurrent import Rate, all_to_all_bound, all_to_all_Bps, cut_bound_Bps, tier_exchange_Bps
     from topo.direct import FullMesh, Torus
     from topo.domains import ScaleUp
     from topo.errors import Fault, InfeasibleError, PodscaleError, SpecError
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "topo.blueprint": ("Axis", "Blueprint", "Level", "LinkClass", "NodeClass"),
     "topo.builders": ("ScaleOut", "cluster_blueprint"),
-    "topo.changes": ("Change", "degrade", "without"),
+    "topo.changes": ("Change", "degrade", "struck", "without"),
     "topo.columns": ("Column", "ColumnLike", "column"),
     "topo.compose": ("Core", "Fibre", "Span", "joined"),
+    "topo.concurrent": ("Rate", "all_to_all_Bps", "all_to_all_bound", "cut_bound_Bps", "tier_exchange_Bps"),
     "topo.direct": ("FullMesh", "Torus"),
     "topo.domains": ("ScaleUp",),
     "topo.imported": ("graph_summary", "graph_tiers"),
@@ -67,9 +69,15 @@ __all__ = [  # noqa: RUF022 - in the order of a reading
     "max_flow",
     "min_cut",
     "bisection",
+    "Rate",
+    "all_to_all_Bps",
+    "tier_exchange_Bps",
+    "all_to_all_bound",
+    "cut_bound_Bps",
     "Change",
     "degrade",
     "without",
+    "struck",
     "validate",
     "ScaleUp",
     "FullMesh",

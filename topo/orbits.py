@@ -189,6 +189,12 @@ def quotient(bp: Blueprint, marks: Marks = ()) -> "nx.DiGraph[str]":
     return _quotient(bp, normal_marks(bp, marks))
 
 
+def forget() -> None:
+    """Forget the quotients that are kept: a benchmark starts from nothing."""
+    _orbit_graph.cache_clear()
+    _quotient.cache_clear()
+
+
 @lru_cache(maxsize=128)
 def _quotient(bp: Blueprint, marks: NormalMarks) -> "nx.DiGraph[str]":
     import networkx as nx

@@ -3,6 +3,7 @@
 import pytest
 
 from parallel import bench
+from topo import bench as topo_bench
 
 KEYS = {
     "train_points_per_s_per_core",
@@ -12,12 +13,20 @@ KEYS = {
     "quotient_s",
     "tiers_s",
     "collective_s",
+    "reference_s",
+    "quotient_500k_s",
+    "tiers_500k_s",
+    "expand_100k_s",
+    "expand_100k_MiB",
+    "min_cut_100k_s",
+    "all_to_all_16k_s",
 }
 
 
 @pytest.fixture
 def document(monkeypatch):
     monkeypatch.setattr(bench, "BLOCK", 1 << 13)
+    monkeypatch.setattr(bench, "topo_bench", lambda: topo_bench.bench(4096, 1024, 1024))
     monkeypatch.setattr(bench, "REPEATS", 1)
     monkeypatch.setattr(bench, "best_of", lambda work, repeats=1, measure=bench.best_of: measure(work, repeats))
     return bench.bench()
