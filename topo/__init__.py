@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from topo.imported import graph_summary, graph_tiers
     from topo.nested import Nested, Tie
     from topo.orbits import quotient
+    from topo.outline import Outline, class_loads
     from topo.ports import Ports, port_faults
     from topo.refine import refine
     from topo.schema import validate
@@ -42,6 +43,7 @@ _HOMES = {
     "topo.domains": ("ScaleUp",),
     "topo.imported": ("graph_summary", "graph_tiers"),
     "topo.nested": ("Nested", "Tie"),
+    "topo.outline": ("Outline", "class_loads"),
     "topo.ports": ("Ports", "port_faults"),
     "topo.wide": ("Row", "direct_blueprint", "orbit", "sites"),
     "topo.errors": ("Fault", "InfeasibleError", "PodscaleError", "SpecError"),
@@ -103,6 +105,8 @@ __all__ = [  # noqa: RUF022 - in the order of a reading
     "hop_histogram",
     "Ports",
     "port_faults",
+    "Outline",
+    "class_loads",
     "graph_tiers",
     "graph_summary",
     "Column",
