@@ -10,15 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from clusters.build import Cluster, bill, list_rows
+    from clusters.build import Cluster, between, bill, facts, list_rows, pool
     from clusters.catalogue import Accelerator, accelerator, names
-    from clusters.spec import ClusterSpec, fingerprint, load, parse, systems, with_
+    from clusters.spec import ClusterSpec, fingerprint, focus, load, parse, systems, with_
     from clusters.units import format_quantity, parse_quantity
 
 _HOMES: Final = {
-    "clusters.build": ("Cluster", "bill", "list_rows"),
+    "clusters.build": ("Cluster", "between", "bill", "facts", "list_rows", "pool"),
     "clusters.catalogue": ("Accelerator", "accelerator", "names"),
-    "clusters.spec": ("ClusterSpec", "fingerprint", "load", "parse", "systems", "with_"),
+    "clusters.spec": ("ClusterSpec", "fingerprint", "focus", "load", "parse", "systems", "with_"),
     "clusters.units": ("format_quantity", "parse_quantity"),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
@@ -28,14 +28,18 @@ __all__ = [
     "Cluster",
     "ClusterSpec",
     "accelerator",
+    "between",
     "bill",
+    "facts",
     "fingerprint",
+    "focus",
     "format_quantity",
     "list_rows",
     "load",
     "names",
     "parse",
     "parse_quantity",
+    "pool",
     "systems",
     "with_",
 ]

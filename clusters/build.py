@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Any, Final
 from clusters import catalogue
 from clusters.economics import economics_rows
 from clusters.memories import memory_rows
-from clusters.spec import SYSTEMS, ClusterSpec, fingerprint, load, part_of, ports_each, systems
+from clusters.spec import SYSTEMS, ClusterSpec, fingerprint, focus, load, part_of, systems
 from topo.errors import Fault, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import networkx as nx
+
     from collectives.path import Hop
     from topo.blueprint import Blueprint
-    from topo.builders import ScaleOut
     from topo.tiers import Tier
 
+ACCELERATOR: Final = "accelerator"
+"""Class of the accelerators in a blueprint; those of a pool have its name in front."""
 KEPT: Final = 256
 """Clusters kept; the oldest goes first."""
 _BUILT: dict[str, "Cluster"] = {}
@@ -27,7 +30,13 @@ _PATHS: "dict[tuple[str, str, str], tuple[Hop, ...]]" = {}
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster as built. `accelerators` are bought, `usable` lie in whole domains; `tiers` run innermost first."""
+    """A cluster as built. `accelerators` are bought; `tiers` run innermost first.
+
+    `usable` lie in the fullest domains, of which there are `domains` of `domain` each: whole ones, or, where `changes`
+    have taken something from every domain, the largest that are left. Of a cluster of pools, `accelerators`, `usable`
+    and `domains` are of all, `tiers` of one pool after the other, and the rest is the first one's; `pool` gives each by
+    itself. `wiring` is a blueprint or an imported graph, and `unused` the lines of its file that it does not hold.
+    """
 
     name: str
     spec: ClusterSpec
@@ -36,9 +45,26 @@ class Cluster:
     usable: int
     domain: int
     domains: int
-    blueprint: "Blueprint"
+    wiring: "Blueprint | nx.Graph[Any]"
     tiers: "tuple[Tier, ...]"
     fingerprint: str
+    unused: tuple[str, ...] = ()
+
+    @property
+    def blueprint(self) -> "Blueprint":
+        """The wiring as symmetries.
+
+        Raises
+        ------
+        SpecError
+            When it is an imported graph, which has none.
+        """
+        from topo.blueprint import Blueprint
+
+        if isinstance(self.wiring, Blueprint):
+            return self.wiring
+        problem = "is a graph that another tool wrote down, and this needs the symmetries of a described cluster"
+        raise SpecError([Fault("graph", None, problem, "describe it by its networks", self.spec.file)])
 
 
 def build(spec: ClusterSpec) -> Cluster:
@@ -58,79 +84,119 @@ def build(spec: ClusterSpec) -> Cluster:
     """
     key = fingerprint(spec)
     if key not in _BUILT:
+        made = _imported(spec, key) if spec.graph else _wired(spec, key)
         if len(_BUILT) >= KEPT:
             _BUILT.pop(next(iter(_BUILT)))
-        _BUILT[key] = _wired(spec, key)
+        _BUILT[key] = made
     return _BUILT[key]
 
 
+def pool(cluster: Cluster, name: str) -> Cluster:
+    """Return one pool of a cluster, as wired together with the others: its own parts, counts and tiers.
+
+    Raises
+    ------
+    SpecError
+        When the cluster has no such pool.
+
+    Examples
+    --------
+    >>> from clusters.spec import parse
+    >>> both = build(parse({"pools": [{"name": "old", "accelerator": "h100", "accelerators": 64},
+    ...     {"name": "new", "accelerator": "gb200", "accelerators": 72}]}))
+    >>> old, new = pool(both, "old"), pool(both, "new")
+    >>> old.domain, new.domain, new.accelerator.name, between(both, "old", "new")["bandwidth_Bps"] / 1e9
+    (8, 72, 'gb200', 3200.0)
+    """
+    return build(focus(cluster.spec, name))
+
+
+def between(cluster: Cluster, one: str, other: str) -> dict[str, Any]:
+    """Return what joins two pools: `bandwidth_Bps`, their maximum flow, and `latency_s` and `hops` of the lightest path.
+
+    Raises
+    ------
+    SpecError
+        When the cluster has no such pool.
+    """
+    from topo.survey import between as joint
+    from topo.tiers import pools
+
+    known = {held.name: held for held in pools(cluster.blueprint)}
+    ends = [known[f"{focus(cluster.spec, name).focus}.{ACCELERATOR}"] for name in (one, other)]
+    return {**joint(cluster.blueprint, *ends), "pools": [one, other]}
+
+
+def facts(cluster: Cluster) -> dict[str, Any]:
+    """Return the figures of a cluster that people compare, whatever it was built from: see `topo.survey.summary`."""
+    from topo.blueprint import Blueprint
+    from topo.survey import summary
+
+    if isinstance(cluster.wiring, Blueprint):
+        return summary(cluster.wiring)
+    from topo.imported import graph_summary
+
+    told = graph_summary(cluster.wiring)
+    rows = [{**row, "link": tier.link} for row, tier in zip(told["tiers"], cluster.tiers, strict=True)]
+    return {**told, "tiers": rows}
+
+
 def _wired(spec: ClusterSpec, key: str) -> Cluster:
-    """Blueprint and tiers of a spec."""
+    """Blueprint and tiers of a spec; of a pool in focus, those of the whole that are its own."""
+    from clusters.wiring import blueprint_of
     from topo.tiers import tiers
 
-    blueprint = _blueprint(spec)
+    blueprint = build(focus(spec, "")).blueprint if spec.focus else blueprint_of(spec)
+    named = [spec.focus] if spec.focus else [held.name for held in spec.pools] or [""]
+    sizes = [_whole(spec, blueprint, name) for name in named]
+    return Cluster(
+        name=f"{spec.name}/{spec.focus}" if spec.focus else spec.name,
+        spec=spec,
+        accelerator=part_of(spec),
+        accelerators=spec.accelerators,
+        usable=sum(size * many for size, many in sizes),
+        domain=sizes[0][0],
+        domains=sum(many for _, many in sizes),
+        wiring=blueprint,
+        tiers=tiers(blueprint, f"{spec.focus}.{ACCELERATOR}" if spec.focus else None),
+        fingerprint=key,
+    )
+
+
+def _whole(spec: ClusterSpec, blueprint: "Blueprint", name: str) -> tuple[int, int]:
+    """Size and number of the whole domains of a cluster, or of one of its pools."""
+    from clusters.wiring import fullest
+    from topo.tiers import pools
+
+    if not blueprint.changes:
+        one = focus(spec, name)
+        return one.domain, one.domains
+    node = f"{name}.{ACCELERATOR}" if name else ACCELERATOR
+    held = next(held for held in pools(blueprint) if node in [found.name for found in held.classes])
+    return fullest(blueprint, held)
+
+
+def _imported(spec: ClusterSpec, key: str) -> Cluster:
+    """Graph and tiers of a spec that names a file of another tool."""
+    from clusters.imported import homes, imported_tiers, read_graph, unused
+
+    found = spec.graph
+    if found is None:
+        raise SpecError([Fault("graph", None, "is missing", "name a file", spec.file)])
+    graph = read_graph(found).graph
+    sizes = homes(graph)
     return Cluster(
         name=spec.name,
         spec=spec,
         accelerator=part_of(spec),
         accelerators=spec.accelerators,
-        usable=spec.usable,
-        domain=spec.domain,
-        domains=spec.domains,
-        blueprint=blueprint,
-        tiers=tiers(blueprint),
+        usable=sizes[-1] * sizes.count(sizes[-1]),
+        domain=sizes[-1],
+        domains=sizes.count(sizes[-1]),
+        wiring=graph,
+        tiers=imported_tiers(spec, graph),
         fingerprint=key,
-    )
-
-
-def _blueprint(spec: ClusterSpec) -> "Blueprint":
-    """Wiring of a spec in the words of `topo`, whose faults get the file's name."""
-    from topo.builders import cluster_blueprint
-    from topo.domains import ScaleUp
-
-    up = spec.scale_up
-    try:
-        return cluster_blueprint(
-            spec.name,
-            spec.domains,
-            ScaleUp(
-                size=spec.domain,
-                bandwidth_Bps=up.bandwidth_Bps,
-                latency_s=up.latency_s,
-                link=up.link,
-                switches=up.switches,
-                layers=up.layers,
-                inner=up.inner,
-                oversubscription=up.oversubscription,
-                in_network_reduction=up.in_network_reduction,
-                switch_part=up.switch,
-            ),
-            _scale_out(spec) if spec.domains > 1 else None,
-            spec.accelerator,
-        )
-    except SpecError as error:
-        raise SpecError(
-            [Fault(f.field, f.value, f.problem, f.remedy, f.file or spec.file) for f in error.faults]
-        ) from None
-
-
-def _scale_out(spec: ClusterSpec) -> "ScaleOut":
-    """Network between the domains, in the words of `topo`."""
-    from topo.builders import ScaleOut
-
-    out = spec.scale_out
-    return ScaleOut(
-        bandwidth_Bps=out.bandwidth_Bps,
-        link=out.link,
-        rails=out.rails,
-        radix=ports_each(out),
-        levels=out.levels,
-        oversubscription=out.oversubscription,
-        latency_s=out.latency_s,
-        switch_latency_s=out.switch_latency_s,
-        nic_part=out.nic,
-        switch_part=out.switch,
-        in_network_reduction=out.in_network_reduction,
+        unused=unused(found),
     )
 
 
@@ -151,6 +217,10 @@ def path(cluster: Cluster, op: str, regime: str = "nccl") -> "tuple[Hop, ...]":
     >>> [hop.plane for hop in road], road[0].bandwidth_Bps
     (['scale-up', 'scale-out', 'scale-out'], 450000000000.0)
     """
+    if cluster.spec.pools and not cluster.spec.focus:
+        names = ", ".join(held.name for held in cluster.spec.pools)
+        problem = "holds unlike accelerators, and a collective runs on one kind"
+        raise SpecError([Fault("pools", None, problem, f"take one pool: {names}", cluster.spec.file)])
     key = (cluster.fingerprint, op, regime)
     if key not in _PATHS:
         if len(_PATHS) >= _KEPT_PATHS:
@@ -197,11 +267,14 @@ def _shares(tier: "Tier") -> dict[str, Any]:
 
 
 def notes(cluster: Cluster, op: str, regime: str = "nccl") -> tuple[str, ...]:
-    """Return what the constants behind `path` have to say, for instance that a link borrows its neighbour's."""
+    """Return what the constants behind `path` have to say, for instance that a link borrows its neighbour's.
+
+    Lines of an imported graph that are not used come last.
+    """
     from clusters.tunings import lookup
 
     found = (lookup(tier.link, op, regime)[1] for tier in cluster.tiers)
-    return tuple(dict.fromkeys(note for note in found if note))
+    return tuple(dict.fromkeys(note for note in (*found, *cluster.unused) if note))
 
 
 def bill(cluster: Cluster) -> dict[str, Any]:
@@ -215,20 +288,38 @@ def bill(cluster: Cluster) -> dict[str, Any]:
     dict
         `parts` (rows of part, count, power_W, price_usd), `power_W`, `price_usd`, `unknown`.
     """
-    from topo.survey import parts
-
-    counts = {**parts(cluster.blueprint), cluster.spec.accelerator: cluster.accelerators}
+    bought = _accelerators(cluster.spec)
     rows: list[dict[str, Any]] = []
-    for part, count in counts.items():
-        power_W, price_usd = catalogue.cost(part)
-        if part == cluster.spec.accelerator:
-            power_W, price_usd = cluster.accelerator.power_W, cluster.accelerator.price_usd
-        rows.append(
-            {"part": part, "count": count, "power_W": _times(power_W, count), "price_usd": _times(price_usd, count)}
-        )
+    for part, count in {**_counts(cluster), **{part: count for part, (count, *_) in bought.items()}}.items():
+        if part in bought:
+            _, power_W, price_usd = bought[part]
+        else:
+            power_W, price_usd = (_times(each, count) for each in catalogue.cost(part))
+        rows.append({"part": part, "count": count, "power_W": power_W, "price_usd": price_usd})
     sums = {key: _known_sum([row[key] for row in rows]) for key in ("power_W", "price_usd")}
     unknown = {key: [row["part"] for row in rows if row[key] is None] for key in ("power_W", "price_usd")}
     return {"parts": rows, **sums, "unknown": unknown}
+
+
+def _counts(cluster: Cluster) -> dict[str, int]:
+    """Parts of the wiring by key, accelerators of an imported graph left out."""
+    from clusters.imported import parts as parts_of_graph
+    from topo.blueprint import Blueprint
+    from topo.survey import parts
+
+    return parts(cluster.wiring) if isinstance(cluster.wiring, Blueprint) else parts_of_graph(cluster.wiring)
+
+
+def _accelerators(spec: ClusterSpec) -> dict[str, tuple[int, float | None, float | None]]:
+    """Accelerators bought, of all pools: by key how many, and the watts and dollars of all of them."""
+    found: dict[str, tuple[int, float | None, float | None]] = {}
+    for held in spec.pools or (spec,):
+        part, many = part_of(held), held.accelerators
+        count, *sums = found.get(held.accelerator, (0, 0.0, 0.0))
+        more = (_times(part.power_W, many), _times(part.price_usd, many))
+        power_W, price_usd = (None if a is None or b is None else a + b for a, b in zip(sums, more, strict=True))
+        found[held.accelerator] = (count + many, power_W, price_usd)
+    return found
 
 
 def _times(each: float | None, count: float) -> float | None:
@@ -245,8 +336,8 @@ def _known_sum(values: list[float | None]) -> float | None:
 def system_rows() -> list[dict[str, Any]]:
     """One row per system with its key figures in SI units; `missing` names the figures that a file has to fill in.
 
-    >>> [(row["name"], row["missing"]) for row in system_rows() if row["missing"]]
-    [('kyber-nvl144', 'peak_bf16')]
+    >>> next(row["missing"] for row in system_rows() if row["name"] == "kyber-nvl144")
+    'peak_bf16'
     """
     return [_system_row(name) for name in systems()]
 
@@ -257,8 +348,10 @@ def _system_row(name: str) -> dict[str, Any]:
         spec = load(name)
     except SpecError as error:
         told = catalogue.read_yaml((SYSTEMS / f"{name}.yaml").read_text(encoding="utf-8"))
-        part = catalogue.accelerator(told["accelerator"])
-        known = {"accelerator": part.name, "accelerators": told["accelerators"], "domain": part.domain or None}
+        first = told.get("pools", [told])[0]
+        part = catalogue.accelerator(first["accelerator"])
+        many = sum(held["accelerators"] for held in told.get("pools", [told]))
+        known = {"accelerator": part.name, "accelerators": many, "domain": part.domain or None}
         unknown = dict.fromkeys(("scale_up_Bps", "link", "nic", "scale_out_Bps"))
         missing = ", ".join(fault.field.rpartition(".")[-1] for fault in error.faults)
         return {"name": name, **known, **unknown, "missing": missing}

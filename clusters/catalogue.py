@@ -271,8 +271,6 @@ def assemble(head: Mapping[str, Any], figures: Table[Figure]) -> Accelerator:
 def unmet(part: Accelerator, values: Mapping[str, Any], file: str = "") -> Iterator[Fault]:
     """Yield a fault for each field that a cluster file has to fill in, for the catalogue has no public figure.
 
-    Parts that their makers wire as a mesh or a torus can be built as a switched domain only, which the file has to say.
-
     Parameters
     ----------
     part : Accelerator
@@ -284,13 +282,12 @@ def unmet(part: Accelerator, values: Mapping[str, Any], file: str = "") -> Itera
     --------
     >>> [fault.field for fault in unmet(accelerator("rubin-ultra"), {})]
     ['override.accelerator.peak_bf16']
-    >>> [fault.field for fault in unmet(accelerator("mi300x"), {"domain": 8})]
-    ['scale_up.layers']
-    >>> list(unmet(accelerator("mi300x"), {"scale_up": {"layers": 1}}))
+    >>> list(unmet(accelerator("mi300x"), {"domain": 8}))
     []
     """
     up, alone = values.get("scale_up", {}), values.get("domain", part.domain) == 1
     given = {*values, *(f"scale_up.{key}" for key in up), *(f"scale_out.{key}" for key in values.get("scale_out", {}))}
+    given |= {"scale_up.bandwidth"} if {"link_bandwidth", "levels"} & {*up} else set()
     own = isinstance(values.get("accelerator"), Mapping)
     for key in part.missing:
         field, example = REQUIRED[key]
@@ -304,12 +301,6 @@ def unmet(part: Accelerator, values: Mapping[str, Any], file: str = "") -> Itera
         else:
             problem = f"is needed: it is not public for the {part.title}"
             yield Fault(field, None, problem, f"fill in your own, for instance {example}", file)
-    switched = "layers" in up or ("link" in up and link(up["link"]).switch)
-    if part.topology != "switched" and not alone and not switched:
-        kind = {"mesh": "a full mesh", "direct": "direct links"}.get(part.topology, f"a {part.topology}")
-        problem = f"is needed: a domain of the {part.title} is {kind}, which cannot be built yet"
-        remedy = "write scale_up: {layers: 1} to wire it through one switch of the same bandwidth instead"
-        yield Fault("scale_up.layers", None, problem, remedy, file)
 
 
 def _lender(key: str, part: Accelerator) -> str:

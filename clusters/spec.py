@@ -1,99 +1,31 @@
-"""How a cluster is wired, as a frozen `ClusterSpec`: read from a YAML file, defaulted from the catalogue, varied.
+"""A cluster file: read from YAML, defaulted from the catalogue, varied; what comes of it is a frozen `ClusterSpec`.
 
 A file needs two fields, `accelerator` and `accelerators`; everything else comes from the accelerator's entry in the
-catalogue. The same silicon wired otherwise is one field: ``with_(spec, domain=576)``.
+catalogue. The same silicon wired otherwise is one field: ``with_(spec, domain=576)``. A cluster of unlike parts has
+`pools` instead, each with the fields of a cluster; a fabric that another tool wrote down is a `graph`.
 """
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from clusters import catalogue
+from clusters import catalogue, clashes, defaults
 from clusters.own import follows, own_part
+from clusters.sections import ChangeSpec, ClusterSpec, GraphSpec
 from topo.errors import Fault, SpecError
+
+__all__ = ["SYSTEMS", "ClusterSpec", "content", "fingerprint", "focus", "load", "parse", "part_of", "systems", "with_"]
 
 SYSTEMS: Final = catalogue.DATA / "systems"
 BLANK: Final = ("", "~", "null", "Null", "NULL")
 """What YAML calls nothing: the default applies."""
 
-
-@dataclass(frozen=True, slots=True)
-class ScaleUpSpec:
-    """The network inside a domain; `switches` are the first-layer switches of one block of `inner` accelerators."""
-
-    bandwidth_Bps: float
-    latency_s: float
-    layers: int
-    inner: int
-    oversubscription: float
-    in_network_reduction: bool
-    link: str
-    switch: str
-    switches: int
-
-
-@dataclass(frozen=True, slots=True)
-class ScaleOutSpec:
-    """The network between domains; `radix` counts switch ports of one NIC's rate, `latency_s` is of one cable."""
-
-    nic: str
-    nic_Bps: float
-    nics_per_accelerator: float
-    rails: int
-    radix: int
-    levels: int | None
-    oversubscription: float | tuple[float, ...]
-    link: str
-    latency_s: float
-    switch: str
-    switch_latency_s: float
-    in_network_reduction: bool
-
-    @property
-    def bandwidth_Bps(self) -> float:  # noqa: N802  (the unit is part of the name)
-        """Per accelerator and direction: all its NICs together."""
-        return self.nic_Bps * self.nics_per_accelerator
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterSpec:
-    """A cluster with every default filled in. `accelerators` are bought; whole domains of `domain` are used.
-
-    `override` holds figures in SI that replace those of the accelerator, `own` the fields of an accelerator that the
-    file itself describes, `written` the fields that were given (canonical JSON), from which `with_` starts again;
-    neither `written` nor `file` tells two specs apart.
-    """
-
-    name: str
-    accelerator: str
-    accelerators: int
-    domain: int
-    scale_up: ScaleUpSpec
-    scale_out: ScaleOutSpec
-    override: tuple[tuple[str, float], ...] = ()
-    own: tuple[tuple[str, Any], ...] = ()
-    file: str = field(default="", compare=False)
-    written: str = field(default="", compare=False, repr=False)
-
-    @property
-    def layers(self) -> int:
-        """Switch layers inside a domain."""
-        return self.scale_up.layers
-
-    @property
-    def domains(self) -> int:
-        """Whole domains that the accelerators fill."""
-        return self.accelerators // self.domain
-
-    @property
-    def usable(self) -> int:
-        """Accelerators in whole domains; the rest are idle."""
-        return self.domains * self.domain
+Path_ = tuple[str, ...]
+"""Names of a field and the sections around it."""
 
 
 def part_of(spec: ClusterSpec) -> catalogue.Accelerator:
@@ -114,7 +46,7 @@ def parse(data: Mapping[str, Any], file: str = "") -> ClusterSpec:
     data : mapping
         The file's fields; quantities as text with units or as SI numbers, None for the default.
     file : str
-        The name that faults carry.
+        The name that faults carry, and the place beside which a `graph` lies.
 
     Raises
     ------
@@ -127,28 +59,102 @@ def parse(data: Mapping[str, Any], file: str = "") -> ClusterSpec:
     >>> spec.domain, spec.domains, spec.usable, spec.scale_out.link
     (72, 16, 1152, 'ib-ndr')
     """
+    given = _without_blanks(data)
+    pools = given.get("pools")
+    if isinstance(pools, (list, tuple)) and all(isinstance(pool, Mapping) for pool in pools):
+        return _joined(given, [_without_blanks(pool) for pool in pools], file)
+    return _single(given, file)
+
+
+def _single(given: dict[str, Any], file: str, *, pool: bool = False) -> ClusterSpec:
+    """Spec of a cluster of one kind of accelerator, or of a pool."""
     from clusters.specfile import check
 
-    given = _without_blanks(data)
-    values, faults, paths = check(given, file)
+    values, faults, paths = check(given, file, pool=pool)
     if faults:
-        values, *_ = check(_without(given, paths), file)
+        sound = _without(given, paths)
+        values, *_ = check({"name": "pool", **sound} if pool else sound, file, pool=pool)
+    faulty = {path[: i + 1] for path in paths for i in range(len(path))}
+    faults += _lacking(values, faulty, file)
     part = _part(values)
-    unmet = list(catalogue.unmet(part, values, file)) if part else []
-    faults += [fault for fault in unmet if not follows(tuple(fault.field.split(".")), paths)]
-    spec = _filled(values, part, file) if part and not unmet else None
+    graph = None
+    if "graph" in values:
+        faults += clashes.graph_faults(values, file)
+        try:
+            graph, values = _graph(values, file)
+        except SpecError as error:
+            faults, part = [*faults, *error.faults], None
+    unmet = list(_unmet(part, values, file)) if part else []
+    faults += [fault for fault in unmet if not _excused(fault, paths)]
+    spec = _filled(values, part, file, graph) if part and "accelerators" in values and not unmet else None
     if spec is not None:
-        faults = [*faults, *_clashes(spec, values, {path[: i + 1] for path in paths for i in range(len(path))}, file)]
+        faults += clashes.clashes(spec, values, faulty, file)
     if faults or spec is None:
         raise SpecError(faults)
     return spec
+
+
+def _joined(given: dict[str, Any], pools: list[dict[str, Any]], file: str) -> ClusterSpec:
+    """Spec of a cluster of pools: each by itself, then what lies between them."""
+    from clusters.specfile import check
+
+    head, faults, _ = check({key: value for key, value in given.items() if key != "pools"}, file)
+    found = []
+    for i, fields in enumerate(pools):
+        try:
+            found.append(_single(fields, file, pool=True))
+        except SpecError as error:
+            faults += [replace(fault, field=f"pools.{i}.{fault.field}") for fault in error.faults]
+    names = [str(pool.get("name", "")) for pool in pools]
+    faults += clashes.pool_faults(head, names, file)
+    if faults:
+        raise SpecError(faults)
+    written = {**head, "pools": [json.loads(pool.written) for pool in found]}
+    return replace(
+        found[0],
+        name=head.get("name", "+".join(names)),
+        accelerators=sum(pool.accelerators for pool in found),
+        pools=tuple(replace(pool, written="", file="") for pool in found),
+        join=defaults.join(head.get("join", {}), found[0].scale_out, names),
+        changes=tuple(map(_change, head.get("changes", ()))),
+        file=file,
+        written=json.dumps(written, sort_keys=True),
+    )
+
+
+def focus(spec: ClusterSpec, pool: str) -> ClusterSpec:
+    """Return the spec that stands for one pool of a cluster, wired together with the others ("": for all of it).
+
+    Raises
+    ------
+    SpecError
+        When the cluster has no such pool.
+
+    Examples
+    --------
+    >>> both = parse({"pools": [{"name": "old", "accelerator": "h100", "accelerators": 64},
+    ...     {"name": "new", "accelerator": "gb200", "accelerators": 72}]})
+    >>> both.accelerators, focus(both, "new").accelerators, focus(both, "new").accelerator
+    (136, 72, 'gb200')
+    """
+    names = [held.name for held in spec.pools]
+    if pool and pool not in names:
+        remedy = catalogue.nearest(pool, names) if names else "the cluster has none: leave it out"
+        raise SpecError([Fault("pool", pool, "is no pool of the cluster", remedy, spec.file)])
+    if not spec.pools:
+        return spec
+    one = spec.pools[names.index(pool) if pool else 0]
+    own = ("accelerator", "domain", "scale_up", "scale_out", "override", "own", "sites")
+    many = one.accelerators if pool else sum(held.accelerators for held in spec.pools)
+    return replace(spec, focus=pool, accelerators=many, **{key: getattr(one, key) for key in own})
 
 
 def with_(spec: ClusterSpec, **changes: Any) -> ClusterSpec:
     """Return the spec with some fields changed; the defaults that depend on them follow.
 
     Sections merge (``scale_out={"nic": "800Gb/s"}``), ``**{"scale_out.nic": "800Gb/s"}`` says the same, and None puts
-    a field back to its default.
+    a field back to its default. A domain of another size keeps the number of axes of its torus, and the inner levels of
+    a nested one as far as they divide it. What pools have of their own is changed by a new list of them.
 
     >>> spec = parse({"accelerator": "gb200", "accelerators": 1152})
     >>> wide = with_(spec, domain=576)
@@ -161,7 +167,28 @@ def with_(spec: ClusterSpec, **changes: Any) -> ClusterSpec:
         for section in reversed(rest):
             value = {section: value}  # noqa: PLW2901  (nested from the inside out)
         _merge(fields, {first: value})
-    return replace(parse(fields), file=spec.file)
+    _reshape(spec, fields)
+    return focus(replace(parse(fields), file=spec.file), spec.focus)
+
+
+def _reshape(spec: ClusterSpec, fields: dict[str, Any]) -> None:
+    """Give shapes that the file states the new number of accelerators or domains, where only that has changed."""
+    old, domain = json.loads(spec.written), fields.get("domain")
+    up, out = fields.get("scale_up") or {}, fields.get("scale_out") or {}
+    if isinstance(domain, int) and domain >= 1 and domain != old.get("domain") and domain != spec.domain:
+        before = old.get("scale_up") or {}
+        if up.get("shape") and up["shape"] == before.get("shape"):
+            up["shape"] = list(defaults.near_cube(domain, len(up["shape"])))
+            if any(size % up.get("cube", 1) for size in up["shape"]):
+                up.pop("cube")
+                up.pop("optical_link", None)
+        if up.get("levels") and up["levels"] == before.get("levels"):
+            up["levels"] = defaults.refit(up["levels"], domain)
+    if out.get("shape") and out["shape"] == (old.get("scale_out") or {}).get("shape"):
+        sizes = (fields.get("domain", spec.domain), fields.get("accelerators", spec.accelerators))
+        if sizes != (spec.domain, spec.accelerators) and all(isinstance(size, int) and size >= 1 for size in sizes):
+            many = sizes[1] // sizes[0] // (spec.sites.count if spec.sites else 1)
+            out["shape"] = list(defaults.near_cube(max(1, many), len(out["shape"])))
 
 
 def load(path_or_name: str | Path) -> ClusterSpec:
@@ -197,8 +224,11 @@ def systems() -> tuple[str, ...]:
 
 
 def content(spec: ClusterSpec) -> dict[str, Any]:
-    """All that tells a cluster from another: its fields and its accelerator's figures, as plain values."""
+    """All that tells a cluster from another: its fields and its accelerators' figures, as plain values."""
     fields = {key: value for key, value in asdict(spec).items() if key not in ("file", "written")}
+    if spec.graph:
+        fields["graph"].pop("file")
+    fields["pools"] = [content(pool) for pool in spec.pools]
     return {**fields, "figures": {key: figure.si for key, figure in part_of(spec).figures.items()}}
 
 
@@ -261,10 +291,11 @@ def _without_blanks(data: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in kept.items() if v is not None and not (isinstance(v, str) and v.strip() in BLANK)}
 
 
-def _without(data: Mapping[str, Any], paths: list[tuple[str, ...]]) -> dict[str, Any]:
-    """Copy of nested fields without those at the paths, or below them."""
+def _without(data: Mapping[str, Any], paths: list[Path_]) -> dict[str, Any]:
+    """Copy of nested fields without those at the paths, or below them, and without sections that lack one."""
     heads = {path[0] for path in paths if len(path) == 1}
     below = {key: [path[1:] for path in paths if path[0] == key and len(path) > 1] for key in data}
+    heads |= {key for key, rest in below.items() if any(len(path) == 1 and path[0] not in data[key] for path in rest)}
     return {
         key: _without(value, below[key]) if isinstance(value, Mapping) else value
         for key, value in data.items()
@@ -283,155 +314,109 @@ def _merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
             target[key] = value
 
 
+# --- from checked fields to a spec -----------------------------------------------------------------------------------
+
+
+def _lacking(values: Mapping[str, Any], faulty: set[Path_], file: str) -> Iterator[Fault]:
+    """Yield a fault for what no cluster can do without."""
+    needed = {"accelerator": "accelerator: gb200", "accelerators": "accelerators: 72"}
+    for field, example in needed.items():
+        if field not in values and (field,) not in faulty and not (field == "accelerators" and "graph" in values):
+            yield Fault(field, None, "is missing", f"write for instance {example}", file)
+    if "join" in values:
+        yield Fault("join", None, "joins nothing", "write pools, or leave it out", file)
+
+
 def _part(values: Mapping[str, Any]) -> catalogue.Accelerator | None:
     """Accelerator that checked fields name or describe, with the figures of `override`; None where there is none."""
-    if "accelerator" not in values or "accelerators" not in values:
+    if "accelerator" not in values or not {"accelerators", "graph"} & {*values}:
         return None
     given = values["accelerator"]
     base = own_part(given) if isinstance(given, Mapping) else catalogue.accelerator(given)
     return catalogue.overridden(base, values.get("override", {}).get("accelerator", {}))
 
 
-def _filled(values: Mapping[str, Any], part: catalogue.Accelerator, file: str) -> ClusterSpec:
+def _unmet(part: catalogue.Accelerator, values: Mapping[str, Any], file: str) -> Iterator[Fault]:
+    """Yield a fault for each field that the file has to fill in, for the catalogue has no figure."""
+    said = ("domain", "scale_up.bandwidth", "accelerator.domain", "accelerator.scale_up_bandwidth")
+    for fault in catalogue.unmet(part, values, file):
+        if "graph" not in values or fault.field not in said:
+            yield fault
+    if "graph" not in values:
+        yield from defaults.open_kind(part, values, file)
+
+
+def _excused(fault: Fault, paths: list[Path_]) -> bool:
+    """Whether a missing field follows from a faulty one."""
+    field = tuple(fault.field.split("."))
+    return follows(field, paths) or (field == ("scale_up", "kind") and any(path[0] == "scale_up" for path in paths))
+
+
+def _graph(values: Mapping[str, Any], file: str) -> tuple[GraphSpec, dict[str, Any]]:
+    """Read the graph that a file names; return it with the fields that follow from it."""
+    from clusters.imported import homes, read_graph
+
+    given = values["graph"]
+    path = str((Path(file).parent / given["file"]).resolve()) if file else given["file"]
+    try:
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise SpecError([Fault("graph", given["file"], problem, "write its path from this file", file)]) from None
+    rates, latencies = (tuple(sorted(given.get(key, {}).items())) for key in ("rates", "latencies"))
+    found = GraphSpec(digest, given.get("format", ""), rates, latencies, path)
+    sizes = homes(read_graph(found).graph)
+    held = {key: values[key] for key in ("name", "accelerator", "override", "scale_up", "scale_out") if key in values}
+    return found, {**held, "graph": {**given, "file": path}, "accelerators": sum(sizes), "domain": max(sizes)}
+
+
+def _change(given: Mapping[str, Any]) -> ChangeSpec:
+    """Change of checked fields."""
+    from clusters.fieldvalues import spans
+
+    drawn = given.get("random", {})
+    return ChangeSpec(
+        remove=spans(given.get("remove", {})),
+        node=given.get("node", ""),
+        at=spans(given.get("at", {})),
+        to=given.get("to", ""),
+        to_at=spans(given.get("to_at", {})),
+        factor=given.get("factor", 0.0),
+        count=drawn.get("count", 0),
+        share=drawn.get("share", 0.0),
+        seed=drawn.get("seed", 0),
+    )
+
+
+def _filled(
+    values: Mapping[str, Any], part: catalogue.Accelerator, file: str, graph: GraphSpec | None = None
+) -> ClusterSpec:
     """Spec of checked fields, with every default from the catalogue."""
-    domain = values.get("domain", part.domain)
+    domain, many = values.get("domain", part.domain), values["accelerators"]
     figures = values.get("override", {}).get("accelerator", {})
     own = values["accelerator"] if isinstance(values["accelerator"], Mapping) else {}
+    sites = values.get("sites")
+    up = values.get("scale_up", {})
+    out = defaults.scale_out(
+        values.get("scale_out", {}), part, own.get("nic", part.nic), many // (sites["count"] if sites else 1) // domain
+    )
     return ClusterSpec(
-        name=values.get("name", f"{part.name}-x{values['accelerators']}"),
+        name=values.get("name", f"{part.name}-x{many}"),
         accelerator=part.name,
-        accelerators=values["accelerators"],
+        accelerators=many,
         domain=domain,
-        scale_up=_scale_up(values.get("scale_up", {}), part, domain),
-        scale_out=_scale_out(values.get("scale_out", {}), part, own.get("nic", part.nic)),
+        scale_up=defaults.scale_up({**up, "kind": "switch"} if graph else up, part, domain),
+        scale_out=out,
         override=tuple(sorted(figures.items())),
         own=tuple(sorted(own.items())),
+        sites=defaults.sites(sites, out) if sites else None,
+        changes=tuple(map(_change, values.get("changes", ()))),
+        graph=graph,
         file=file,
-        written=json.dumps(values, sort_keys=True),
+        written=json.dumps(_stated(values) if graph else values, sort_keys=True),
     )
 
 
-def _scale_up(up: Mapping[str, Any], part: catalogue.Accelerator, domain: int) -> ScaleUpSpec:
-    """Defaults of the scale-up network: two layers where one layer of the part's switches does not reach.
-
-    Where no switch of the link is public, one ideal switch takes any number of accelerators.
-    """
-    key = up.get("link", part.link)
-    link = catalogue.link(key) if key else None
-    chip = catalogue.switch(link.switch) if link and link.switch else None
-    ports = chip.ports if chip else domain
-    bandwidth_Bps = up.get("bandwidth", part.scale_up_Bps)
-    one_layer = domain <= min(ports, up.get("inner", ports))
-    layers = up.get("layers", 1 if one_layer else 2)
-    inner = domain if layers == 1 else up.get("inner", largest_divisor(domain, ports))
-    usual = part.switches if layers == 1 and domain == part.domain else None
-    return ScaleUpSpec(
-        bandwidth_Bps=bandwidth_Bps,
-        latency_s=up.get("latency", link.latency_s if link else 0.0),
-        layers=layers,
-        inner=inner,
-        oversubscription=up.get("oversubscription", 1.0),
-        in_network_reduction=up.get("in_network_reduction", chip is not None and chip.in_network_reduction),
-        link=link.name if link else "",
-        switch=chip.name if chip else "",
-        switches=usual or (chips(inner, _links(part, bandwidth_Bps, chip), chip.ports) if chip else 1),
-    )
-
-
-def _links(part: catalogue.Accelerator, bandwidth_Bps: float, chip: catalogue.Switch) -> int:
-    """Scale-up links of an accelerator; where they are not public, as many of the switch's as carry the bandwidth."""
-    return part.scale_up_links or max(1, math.ceil(bandwidth_Bps / chip.rate_Bps))
-
-
-def _scale_out(out: Mapping[str, Any], part: catalogue.Accelerator, usual: str | float) -> ScaleOutSpec:
-    """Defaults of the scale-out network: link and switch follow from the NIC, the radix from the switch.
-
-    `usual` is the part's NIC, by its name or its rate.
-    """
-    given = out.get("nic", usual)
-    nic = catalogue.nic(given) if isinstance(given, str) else catalogue.nic_for(given)
-    rate_Bps = nic.rate_Bps if isinstance(given, str) else float(given)
-    link = catalogue.link(out.get("link", nic.link))
-    box = catalogue.switch(out.get("switch", link.switch))
-    return ScaleOutSpec(
-        nic=nic.name,
-        nic_Bps=rate_Bps,
-        nics_per_accelerator=out.get("nics_per_accelerator", 1.0 if "nic" in out else part.nics),
-        rails=out.get("rails", part.rails),
-        radix=out.get("radix", ports_at(box, rate_Bps)),
-        levels=out.get("levels"),
-        oversubscription=out.get("oversubscription", 1.0),
-        link=link.name,
-        latency_s=out.get("latency", link.latency_s),
-        switch=box.name,
-        switch_latency_s=box.latency_s or 0.0,
-        in_network_reduction=out.get("in_network_reduction", False),
-    )
-
-
-def largest_divisor(size: int, most: int) -> int:
-    """Return the largest proper divisor of `size` that is at most `most`.
-
-    >>> largest_divisor(576, 72), largest_divisor(500, 72), largest_divisor(577, 72)
-    (72, 50, 1)
-    """
-    return next((d for d in range(min(most, size - 1), 0, -1) if size % d == 0), 1)
-
-
-def chips(block: int, links: int, ports: int) -> int:
-    """Return the fewest switch chips that share each accelerator's links evenly and have ports for the whole block.
-
-    A block too large for its links' chips gets one chip for each link.
-
-    >>> chips(72, 18, 72), chips(8, 18, 72)
-    (18, 2)
-    """
-    return next((n for n in range(1, links + 1) if links % n == 0 and block * (links // n) <= ports), links)
-
-
-def ports_at(box: catalogue.Switch, rate_Bps: float) -> int:
-    """Return the ports that a switch offers at a NIC's rate: split where the port is faster, ganged where slower.
-
-    >>> ports_at(catalogue.switch("sn5600"), 50e9), ports_at(catalogue.switch("quantum-2"), 100e9)
-    (128, 32)
-    """
-    if rate_Bps <= box.rate_Bps:
-        return box.ports * int(box.rate_Bps // rate_Bps)
-    return int(box.ports // (rate_Bps / box.rate_Bps))
-
-
-def _clashes(spec: ClusterSpec, values: Mapping[str, Any], faulty: set[tuple[str, ...]], file: str) -> Iterator[Fault]:
-    """Faults between fields; none is reported about a field that is faulty by itself."""
-    up, out, domain = spec.scale_up, spec.scale_out, spec.domain
-    given = values.get("scale_up", {})
-    if not faulty & {("domain",), ("accelerators",), ("accelerator",)} and domain > spec.accelerators:
-        remedy = f"buy at least {domain}, or write domain: {spec.accelerators}"
-        problem = f"is fewer than one domain of {domain}"
-        yield Fault("accelerators", spec.accelerators, problem, remedy, file)
-    if not faulty & {("domain",), ("scale_up", "layers"), ("scale_up", "inner"), ("accelerator",)} and up.layers == 2:
-        ports = catalogue.switch(up.switch).ports if up.switch else domain
-        divisor = largest_divisor(domain, ports)
-        if divisor == 1:
-            problem = "cannot be cut into equal first-layer blocks for two switch layers"
-            yield Fault("domain", domain, problem, _cuttable(domain, ports), file)
-        elif "inner" in given and (domain % up.inner or up.inner >= domain):
-            problem = f"does not cut the domain of {domain} into equal blocks"
-            yield Fault("scale_up.inner", up.inner, problem, f"write {divisor}", file)
-    ratios = out.oversubscription if isinstance(out.oversubscription, tuple) else ()
-    if not faulty & {("scale_out", "levels"), ("scale_out", "oversubscription")} and len(ratios) > (out.levels or 3):
-        problem = f"has more ratios than the {out.levels or 3} switching levels"
-        yield Fault("scale_out.oversubscription", list(ratios), problem, "write one for each level", file)
-    if not faulty & {("scale_out", "radix"), ("scale_out", "nics_per_accelerator")} and ports_each(out) < 2:
-        problem = f"leaves no two ports per accelerator's {out.nics_per_accelerator:g} NICs"
-        yield Fault("scale_out.radix", out.radix, problem, "take a switch with more ports", file)
-
-
-def _cuttable(domain: int, ports: int) -> str:
-    """Remedy for a domain that two switch layers cannot hold."""
-    whole = max(2, round(domain / ports)) * ports
-    return f"write {whole} ({whole // ports} blocks of {ports}), or scale_up: {{layers: 1}}"
-
-
-def ports_each(out: ScaleOutSpec) -> int:
-    """Return the ports of a switch, counted in accelerators: each takes as many as it has NICs."""
-    return int(out.radix / out.nics_per_accelerator)
+def _stated(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a file with a graph, without those that follow from it."""
+    return {key: value for key, value in values.items() if key not in ("accelerators", "domain")}

@@ -4,7 +4,7 @@
 path, what the field holds and what to write instead. No Pydantic exception leaves this module.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import (
@@ -17,188 +17,91 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
 
 from clusters import catalogue
-from clusters.units import EXAMPLES, format_quantity, parse_quantity
-from topo.errors import Fault, SpecError
-
-WORDS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-
-
-def _wrong(problem: str, remedy: str) -> PydanticCustomError:
-    """Build the error of one field, with its remedy."""
-    return PydanticCustomError("podscale", "{problem}", {"problem": problem, "remedy": remedy})
-
-
-def _parsed(text: object, dimension: str) -> float:
-    """SI value, or the error that says which units are accepted."""
-    try:
-        return parse_quantity(text, dimension)
-    except ValueError as error:
-        problem, remedy = str(error).split("; ", 1)
-        raise _wrong(problem, remedy) from None
-
-
-def _quantity(dimension: str, least: float = 0.0, most: float = float("inf")) -> Callable[[object], float]:
-    """Check a positive quantity; outside [least, most] it was probably meant in another unit."""
-
-    def check_quantity(text: object) -> float:
-        value = _parsed(text, dimension)
-        if value < 0 or (value == 0 and dimension != "seconds"):
-            raise _wrong("must be positive", f"write for instance {EXAMPLES[dimension]}")
-        if not least <= value <= most:
-            raise _wrong(f"would be {format_quantity(value, dimension)}", f"write for instance {EXAMPLES[dimension]}")
-        return value
-
-    return check_quantity
-
-
-def _whole(text: object) -> int:
-    """Check a count: whole and at least 1."""
-    value = _parsed(text, "count")
-    if value < 1:
-        raise _wrong("must be at least 1", "write a whole number, such as 8")
-    return int(value)
-
-
-def _up_to(most: int) -> Callable[[object], int]:
-    """Check a small count."""
-
-    def check_count(text: object) -> int:
-        value = _whole(text)
-        if value > most:
-            raise _wrong(f"must be at most {most}", f"write a whole number from 1 to {most}")
-        return value
-
-    return check_count
-
-
-def _share(text: object) -> float:
-    """Check a positive number without a unit."""
-    value = _number(text)
-    if not 0 < value < float("inf"):
-        raise _wrong("is not a positive number", "write a number, such as 1, 2 or 0.5")
-    return value
-
-
-def _number(text: object) -> float:
-    """Return a number, or a ratio written 2:1, as a float; -1 where it is neither."""
-    down, colon, up = str(text).partition(":")
-    try:
-        return -1.0 if isinstance(text, bool) else float(down) / float(up if colon else 1)
-    except (ValueError, ZeroDivisionError):
-        return -1.0
-
-
-def _ratio(text: object) -> float:
-    """Check an oversubscription, written 2 or 2:1."""
-    value = _number(text)
-    if not 1 <= value < float("inf"):
-        raise _wrong("is not a ratio of 1 or more", "write down over up, such as 2 or 2:1; 1 is no oversubscription")
-    return value
-
-
-def _ratios(value: object) -> object:
-    """Check one ratio, or a list of them from the leaf up."""
-    if not isinstance(value, (list, tuple)):
-        return _ratio(value)
-    if not value:
-        raise _wrong("is empty", "write a ratio, such as 2, or one ratio for each level from the leaf up")
-    return tuple(_ratio(item) for item in value)
-
-
-def _flag(value: object) -> bool:
-    """Check true or false."""
-    if isinstance(value, bool):
-        return value
-    if str(value).lower() not in WORDS:
-        raise _wrong("is neither true nor false", "write true or false")
-    return WORDS[str(value).lower()]
-
-
-def _text(value: object) -> str:
-    """Check a name: text on one line."""
-    if not isinstance(value, str) or not value.strip() or len(value.splitlines()) != 1:
-        raise _wrong("is not a name", "write text on one line")
-    return value.strip()
-
-
-def _part(find: Callable[[str], Any]) -> Callable[[object], str]:
-    """Check that the catalogue holds the part, and return its canonical name."""
-
-    def check_part(value: object) -> str:
-        try:
-            return str(find(_text(value)).name)
-        except SpecError as error:
-            raise _wrong(error.faults[0].problem, error.faults[0].remedy) from None
-
-    return check_part
-
-
-def _own_name(value: object) -> str:
-    """Check the name of an accelerator of one's own: none that the catalogue gives to a part."""
-    name = catalogue.key_of(_text(value))
-    taken = (*catalogue.names(), *catalogue.links(), *catalogue.nics(), *catalogue.switches())
-    if name in taken:
-        raise _wrong("is a part of the catalogue", f"take another name, or write accelerator: {name} and override it")
-    return name
-
-
-def _link(plane: str) -> Callable[[object], str]:
-    """Check that the catalogue holds the link and that it belongs to the plane."""
-
-    def check_link(value: object) -> str:
-        name = _part(catalogue.link)(value)
-        if catalogue.link(name).plane != plane:
-            fitting = [key for key in catalogue.links() if catalogue.link(key).plane == plane]
-            raise _wrong(f"is no {plane} link", f"write one of {', '.join(fitting)}")
-        return name
-
-    return check_link
-
-
-def _nic(value: object) -> str | float:
-    """Check a NIC: a name of the catalogue, or the rate of one NIC, which comes back in bytes per second."""
-    if not isinstance(value, str) or value.strip()[:1] in "0123456789+-.":
-        return _quantity("bandwidth", least=1e6)(value)
-    try:
-        return catalogue.nic(value).name
-    except SpecError as error:
-        fault = error.faults[0]
-        raise _wrong(fault.problem, f"{fault.remedy}; or write a rate, such as 400Gb/s") from None
-
+from clusters import fieldvalues as read
+from clusters.filefaults import NAMED, OWN, fault_of, path_of
+from topo.errors import Fault
 
 QUANTITY: Final = WithJsonSchema({"type": ["string", "number"]})
 COUNT: Final = WithJsonSchema({"type": ["integer", "string"]})
 NAME: Final = WithJsonSchema({"type": "string"})
 
-Name = Annotated[str, BeforeValidator(_text), NAME]
-Flag = Annotated[bool, BeforeValidator(_flag)]
-Count = Annotated[int, BeforeValidator(_whole), COUNT]
-Layers = Annotated[int, BeforeValidator(_up_to(2)), COUNT]
-Levels = Annotated[int, BeforeValidator(_up_to(3)), COUNT]
-Bandwidth = Annotated[float, BeforeValidator(_quantity("bandwidth", least=1e6)), QUANTITY]
-Latency = Annotated[float, BeforeValidator(_quantity("seconds", most=1.0)), QUANTITY]
-Bytes = Annotated[float, BeforeValidator(_quantity("bytes", least=1e3)), QUANTITY]
-Flops = Annotated[float, BeforeValidator(_quantity("flops", least=1e9)), QUANTITY]
-Power = Annotated[float, BeforeValidator(_quantity("power")), QUANTITY]
-Price = Annotated[float, BeforeValidator(_quantity("price")), QUANTITY]
-Share = Annotated[float, BeforeValidator(_share), QUANTITY]
-Ratio = Annotated[float, BeforeValidator(_ratio), QUANTITY]
-Ratios = Annotated[
-    float | tuple[float, ...], BeforeValidator(_ratios), WithJsonSchema({"type": ["number", "string", "array"]})
+
+def _list(item: str, *, alone: bool = True) -> WithJsonSchema:
+    """Return the schema of a list, or, with `alone`, of one value or a list."""
+    items = {"type": [item, "string"] if item != "string" else "string"}
+    one = [items["type"]] if isinstance(items["type"], str) else items["type"]
+    return WithJsonSchema({"type": [*one, "array"] if alone else "array", "items": items})
+
+
+def _words() -> WithJsonSchema:
+    """Return the schema of quantities under words of the user's own."""
+    return WithJsonSchema({"type": "object", "additionalProperties": {"type": ["number", "string"]}})
+
+
+def _choice(*known: str) -> Any:
+    """Type of one of a few words."""
+    return Annotated[str, BeforeValidator(read.choice(*known)), WithJsonSchema({"enum": list(known)})]
+
+
+Name = Annotated[str, BeforeValidator(read.text), NAME]
+Label = Annotated[str, BeforeValidator(read.label), NAME]
+Flag = Annotated[bool, BeforeValidator(read.flag)]
+Flags = Annotated[
+    bool | tuple[bool, ...],
+    BeforeValidator(read.one_or_several(read.flag, "[true, false]")),
+    WithJsonSchema({"type": ["boolean", "array"], "items": {"type": "boolean"}}),
 ]
-AcceleratorName = Annotated[str, BeforeValidator(_part(catalogue.accelerator)), NAME]
-OwnName = Annotated[str, BeforeValidator(_own_name), NAME]
-SwitchName = Annotated[str, BeforeValidator(_part(catalogue.switch)), NAME]
-NicOrRate = Annotated[str | float, BeforeValidator(_nic), QUANTITY]
-UpLink = Annotated[str, BeforeValidator(_link("scale-up")), NAME]
-OutLink = Annotated[str, BeforeValidator(_link("scale-out")), NAME]
-
-
-NAMED, OWN = "(name)", "(own)"
-"""The two ways to say which accelerator; Pydantic puts them into the paths of faults."""
+Count = Annotated[int, BeforeValidator(read.whole()), COUNT]
+FromZero = Annotated[int, BeforeValidator(read.whole(0)), COUNT]
+Shape = Annotated[
+    tuple[int, ...], BeforeValidator(read.several(read.whole(), "[4, 4, 4]")), _list("integer", alone=False)
+]
+Counts = Annotated[
+    int | tuple[int, ...], BeforeValidator(read.one_or_several(read.whole(), "[64, 144]")), _list("integer")
+]
+Layers = Annotated[int, BeforeValidator(read.whole(1, 2)), COUNT]
+Levels = Annotated[int, BeforeValidator(read.whole(1, 3)), COUNT]
+_RATE = read.quantity("bandwidth", least=1e6)
+Bandwidth = Annotated[float, BeforeValidator(_RATE), QUANTITY]
+Bandwidths = Annotated[
+    float | tuple[float, ...],
+    BeforeValidator(read.one_or_several(_RATE, "[100GB/s, 50GB/s]")),
+    _list("number"),
+]
+Latency = Annotated[float, BeforeValidator(read.quantity("seconds", most=1.0)), QUANTITY]
+Bytes = Annotated[float, BeforeValidator(read.quantity("bytes", least=1e3)), QUANTITY]
+Flops = Annotated[float, BeforeValidator(read.quantity("flops", least=1e9)), QUANTITY]
+Power = Annotated[float, BeforeValidator(read.quantity("power")), QUANTITY]
+Price = Annotated[float, BeforeValidator(read.quantity("price")), QUANTITY]
+Share = Annotated[float, BeforeValidator(read.share), QUANTITY]
+Part = Annotated[float, BeforeValidator(read.part), QUANTITY]
+Amount = Annotated[float, BeforeValidator(read.amount), QUANTITY]
+Ratio = Annotated[float, BeforeValidator(read.ratio), QUANTITY]
+AnyRatio = Annotated[float, BeforeValidator(read.any_ratio), QUANTITY]
+Ratios = Annotated[
+    float | tuple[float, ...],
+    BeforeValidator(read.one_or_several(read.any_ratio, "2, or [1, 7] from the leaf up")),
+    WithJsonSchema({"type": ["number", "string", "array"]}),
+]
+AcceleratorName = Annotated[str, BeforeValidator(read.named(catalogue.accelerator)), NAME]
+OwnName = Annotated[str, BeforeValidator(read.own_name), NAME]
+SwitchName = Annotated[str, BeforeValidator(read.named(catalogue.switch)), NAME]
+SwitchNames = Annotated[
+    str | tuple[str, ...],
+    BeforeValidator(read.one_or_several(read.named(catalogue.switch), "[quantum-2, quantum-x800]")),
+    _list("string"),
+]
+NicOrRate = Annotated[str | float, BeforeValidator(read.nic), QUANTITY]
+UpLink = Annotated[str, BeforeValidator(read.link("scale-up")), NAME]
+OutLink = Annotated[str, BeforeValidator(read.link("scale-out")), NAME]
+Rates = Annotated[dict[str, float], BeforeValidator(read.by_name(_RATE, "{PIX: 25GB/s}")), _words()]
+Latencies = Annotated[
+    dict[str, float], BeforeValidator(read.by_name(read.quantity("seconds", most=1.0), "{PIX: 1us}")), _words()
+]
+Place = Annotated[dict[str, str], BeforeValidator(read.place), _words()]
+Pair = Annotated[tuple[str, ...], BeforeValidator(read.several(read.label, "[old, new]")), _list("string", alone=False)]
 
 
 class Section(BaseModel):
@@ -207,33 +110,161 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class LevelFile(Section):
+    """One level of a nested domain, with links of its own at every accelerator."""
+
+    name: Label = Field(description="of what is joined: chip, board, sled, rack")
+    size: Count = Field(description="how many of them are joined")
+    bandwidth: Bandwidth = Field(description="per accelerator, one way, its links of this level together")
+    latency: Latency | None = Field(None, description="accelerator to accelerator [default: scale_up.latency]")
+    link: UpLink | None = Field(None, description="link key [default: scale_up.link]")
+    switches: FromZero | None = Field(None, description="switches that join them; 0, the default: each to each")
+    ports: FromZero | None = Field(
+        None, description="links per accelerator, where there is not one to each peer or switch"
+    )
+    switch: SwitchName | None = Field(None, description="switch of the catalogue")
+    in_network_reduction: Flag | None = Field(None, description="whether the switches can add")
+
+
 class ScaleUpFile(Section):
     """The network inside a domain (NVLink and its like)."""
 
+    kind: _choice("switch", "mesh", "torus", "nested") | None = Field(  # type: ignore[valid-type]
+        None,
+        description="how accelerators are joined: through switches, each to each, to neighbours on axes, or in levels "
+        "[default: as the maker does; a full mesh of more than a part has links for becomes a switch of its bandwidth]",
+    )
     bandwidth: Bandwidth | None = Field(None, description="per accelerator, one way, all links together")
-    latency: Latency | None = Field(None, description="accelerator to accelerator through one switch")
-    layers: Layers | None = Field(None, description="switch layers: 1 or 2")
-    inner: Count | None = Field(None, description="accelerators under one first-layer block, when there are two layers")
-    oversubscription: Ratio | None = Field(None, description="down over up between the two layers")
-    in_network_reduction: Flag | None = Field(None, description="whether the switches can add (NVLS)")
+    latency: Latency | None = Field(
+        None, description="accelerator to accelerator: through one switch, or over one link"
+    )
     link: UpLink | None = Field(None, description="link key, such as nvlink5")
+    layers: Layers | None = Field(None, description="switch: layers, 1 or 2")
+    inner: Count | None = Field(None, description="switch: accelerators under one first-layer block, with two layers")
+    oversubscription: Ratio | None = Field(None, description="switch: down over up between the two layers")
+    in_network_reduction: Flag | None = Field(None, description="switch: whether the switches can add (NVLS)")
+    switch: SwitchName | None = Field(None, description="switch: its chip, of the catalogue [default: the link's]")
+    switches: Count | None = Field(None, description="switch: chips of one first-layer block")
+    outer_switches: Count | None = Field(None, description="switch: second-layer chips of a domain")
+    sub_planes: Count | None = Field(None, description="switch: equal parts of both layers that do not meet")
+    outer_latency: Latency | None = Field(None, description="switch: through both layers [default: twice latency]")
+    shape: Shape | None = Field(
+        None, description="torus: accelerators along each axis; a domain of another size gets the nearest to a cube"
+    )
+    wrap: Flags | None = Field(None, description="torus: whether the ends of an axis are joined, for all or each axis")
+    link_bandwidth: Bandwidths | None = Field(
+        None,
+        description="torus: to one neighbour, one way, for all or each axis [default: an equal share of bandwidth]; "
+        "mesh: of one link",
+    )
+    cube: Count | None = Field(None, description="torus: edge of the cubes that optical circuit switches join")
+    optical_link: Name | None = Field(None, description="torus: key of the links that leave a cube")
+    levels: tuple[LevelFile, ...] | None = Field(None, description="nested: what is joined how, innermost first")
 
 
 class ScaleOutFile(Section):
     """The network between domains (NICs and switches)."""
 
+    kind: _choice("fat-tree", "ring", "line", "torus") | None = Field(  # type: ignore[valid-type]
+        None, description="a fat tree of switches [default], or domains joined directly to their neighbours"
+    )
     nic: NicOrRate | None = Field(None, description="'400Gb/s' or a NIC's name")
     nics_per_accelerator: Share | None = Field(None, description="2 for two NICs each, 0.5 for one NIC between two")
     rails: Count | None = Field(None, description="rails of the leaf layer")
-    radix: Count | None = Field(None, description="ports of a switch at the NIC's rate")
+    radix: Counts | None = Field(
+        None,
+        description="ports of a switch at the rate of a NIC's port, one number or one for each level from the leaf up",
+    )
     levels: Levels | None = Field(None, description="switching levels: 1, 2 or 3")
     oversubscription: Ratios | None = Field(
-        None, description="down over up, one number or one for each level from the leaf up"
+        None,
+        description="down over up, one number or one for each level from the leaf up; below 1 there is more up than down",
     )
     link: OutLink | None = Field(None, description="link key, such as ib-ndr")
-    switch: SwitchName | None = Field(None, description="switch of the catalogue")
+    switch: SwitchNames | None = Field(None, description="switch of the catalogue, one or one for each level")
     latency: Latency | None = Field(None, description="one cable with its NIC or transceivers")
     in_network_reduction: Flag | None = Field(None, description="whether reductions run in the switches (SHARP)")
+    down: Counts | None = Field(None, description="ports of radix that look down, of the leaf or of each level")
+    planes: Count | None = Field(None, description="ports per NIC, each into a copy of the tree of its own")
+    trunk: Count | None = Field(None, description="NIC ports' rates that one cable between switches carries")
+    spines: _choice("auto", "shared", "rail") | None = Field(  # type: ignore[valid-type]
+        None, description="spines shared by all rails, each rail's own, or [default] shared where they reach"
+    )
+    top: _choice("core", "mesh", "ocs") | None = Field(  # type: ignore[valid-type]
+        None, description="what joins the pods of three levels: core switches, a mesh of the spines, circuit switches"
+    )
+    global_links: Count | None = Field(None, description="top mesh: cables from a spine to each other pod")
+    ocs_radix: Count | None = Field(None, description="top ocs: fibres per circuit switch")
+    leaf_link: Name | None = Field(None, description="key of the cable between NIC and leaf, where it is another")
+    shape: Shape | None = Field(None, description="torus: domains along each axis [default: nearest to a square]")
+    link_bandwidth: Bandwidth | None = Field(
+        None, description="ring, line, torus: one link between neighbours, one way"
+    )
+    links_per_neighbour: Count | None = Field(None, description="ring, line, torus: links between two neighbours")
+    km: Amount | None = Field(None, description="ring, line, torus: way between neighbours, added to the latency")
+    medium: _choice("fibre", "vacuum") | None = Field(  # type: ignore[valid-type]
+        None, description="ring, line, torus: light takes 5 us/km in fibre [default], 3.34 us/km in vacuum (lasers)"
+    )
+
+
+class SitesFile(Section):
+    """Equal sites, which the accelerators are dealt to, joined by fibre through border switches."""
+
+    count: Count = Field(description="how many sites")
+    km: Amount = Field(description="length of a line between two sites: 5 us/km")
+    bandwidth: Bandwidth = Field(description="of each line between two sites, one way")
+    order: _choice("set", "ring", "line") | None = Field(  # type: ignore[valid-type]
+        None, description="each site joined to each [set, the default], or to its neighbours"
+    )
+    link: OutLink | None = Field(None, description="link key of the lines [default: scale_out.link]")
+    link_bandwidth: Bandwidth | None = Field(None, description="the most one fibre carries: lines are counted by it")
+    switches: Count | None = Field(None, description="border switches per site")
+
+
+class SpanFile(Section):
+    """A line of fibre between two pools."""
+
+    between: Pair = Field(description="names of two pools")
+    km: Amount | None = Field(None, description="its length [default: join.km]")
+    bandwidth: Bandwidth | None = Field(None, description="one way [default: join.bandwidth]")
+
+
+class JoinFile(Section):
+    """What joins pools: a layer of shared switches, or, with km or spans, fibre between sites."""
+
+    bandwidth: Bandwidth | None = Field(
+        None, description="what each pool puts in, one way [default: all its NICs]; with km or spans: of each line"
+    )
+    oversubscription: AnyRatio | None = Field(None, description="NICs of a pool over what it puts in")
+    link: OutLink | None = Field(None, description="link key [default: the first pool's]")
+    switch: SwitchName | None = Field(None, description="switch of the catalogue [default: the link's]")
+    switches: Count | None = Field(None, description="shared switches; with km or spans: border switches per pool")
+    radix: Count | None = Field(None, description="ports of a shared switch; without it ports are not counted")
+    latency: Latency | None = Field(None, description="one cable with its transceivers")
+    km: Amount | None = Field(None, description="every two pools are joined by fibre of this length: 5 us/km")
+    spans: tuple[SpanFile, ...] | None = Field(None, description="these pools are joined by fibre")
+
+
+class RandomFile(Section):
+    """A seeded random draw of nodes: a number or a share of them."""
+
+    count: Count | None = Field(None, description="how many")
+    share: Part | None = Field(None, description="which part of them, such as 0.01")
+    seed: FromZero | None = Field(None, description="another seed is another draw [default: 0]")
+
+
+class ChangeFile(Section):
+    """What is missing or slower than the rest of the file says."""
+
+    remove: Place | None = Field(
+        None, description="every node at this place, of all classes that have these axes: {domain: 3}, {site: 0}"
+    )
+    node: Name | None = Field(None, description="class of the nodes: accelerator, nic, leaf, spine, nvswitch ...")
+    at: Place | None = Field(None, description="where: axes and values or ranges, {rail: 3, domain: 0:4}")
+    to: Name | None = Field(None, description="only their links to nodes of this class")
+    to_at: Place | None = Field(None, description="only those at this place")
+    factor: Amount | None = Field(None, description="what is left of their bandwidth [default: 0, they are gone]")
+    random: RandomFile | None = Field(None, description="draw them among those `at` the place, or among all")
 
 
 class AcceleratorFile(Section):
@@ -281,60 +312,84 @@ NamedOrOwn = Annotated[
 ]
 
 
-class ClusterFile(Section):
-    """A cluster: which accelerator, how many, and how they are wired. What is left out comes from the catalogue."""
+Changes = Annotated[tuple[ChangeFile, ...], Field(description="what is missing or slower than the rest says")]
 
-    name: Name | None = Field(None, description="what reports call the cluster")
-    accelerator: NamedOrOwn = Field(description="accelerator's name, or an accelerator of one's own as a section")
-    accelerators: Count = Field(description="how many are bought")
+
+class Wiring(Section):
+    """Accelerators of one kind and how they are wired: a cluster, or a pool of one."""
+
+    accelerator: NamedOrOwn | None = Field(
+        None, description="accelerator's name, or an accelerator of one's own as a section"
+    )
+    accelerators: Count | None = Field(None, description="how many are bought, at all sites together")
     domain: Count | None = Field(None, description="accelerators in one scale-up domain")
     scale_up: ScaleUpFile | None = None
     scale_out: ScaleOutFile | None = None
     override: OverrideFile | None = None
+    changes: Changes | None = None
+
+
+class GraphFile(Section):
+    """A graph in a file of another tool: nvidia-smi, NCCL XML, ibnetdiscover, GraphML, node-link JSON, ASTRA-sim ..."""
+
+    file: Name = Field(description="its path, from this file")
+    format: Name | None = Field(None, description="name of the format, where it is not recognised")
+    rates: Rates | None = Field(None, description="bandwidths of words that the format has no figure for, one way")
+    latencies: Latencies | None = Field(None, description="latencies of such words")
+
+
+Graph = Annotated[
+    GraphFile,
+    BeforeValidator(lambda given: {"file": given} if isinstance(given, str) else given),
+    WithJsonSchema({"anyOf": [{"type": "string"}, GraphFile.model_json_schema()]}),
+]
+
+
+class PoolFile(Wiring):
+    """A part of the cluster that is unlike the others."""
+
+    name: Label = Field(description="how the pool is called, and how its nodes' names begin")
+
+
+class ClusterFile(Wiring):
+    """A cluster: which accelerator, how many, and how they are wired. What is left out comes from the catalogue."""
+
+    name: Name | None = Field(None, description="what reports call the cluster")
+    sites: SitesFile | None = None
+    pools: tuple[PoolFile, ...] | None = Field(
+        None, description="unlike parts, in place of accelerator, accelerators, domain, scale_up, scale_out, override"
+    )
+    join: JoinFile | None = None
+    graph: Graph | None = Field(
+        None, description="file that another tool wrote, in place of accelerators and how they are wired"
+    )
 
 
 SECTIONS: Final[Mapping[tuple[str, ...], type[BaseModel]]] = {
     (): ClusterFile,
     ("scale_up",): ScaleUpFile,
+    ("scale_up", "levels"): LevelFile,
     ("scale_out",): ScaleOutFile,
+    ("sites",): SitesFile,
+    ("graph",): GraphFile,
+    ("join",): JoinFile,
+    ("join", "spans"): SpanFile,
+    ("changes",): ChangeFile,
+    ("changes", "random"): RandomFile,
     ("override",): OverrideFile,
     ("override", "accelerator"): AcceleratorFile,
     ("accelerator",): OwnAcceleratorFile,
 }
-"""Path of a section in the file -> its model."""
+"""Path of a section in the file, without places in lists -> its model."""
+FIELDS: Final = {path: tuple(model.model_fields) for path, model in SECTIONS.items()}
+"""The same -> the names of its fields."""
+
+Checked = tuple[dict[str, Any], list[Fault], list[tuple[str, ...]]]
+"""Values, faults and where they lie."""
 
 
-def _stray(path: tuple[str, ...]) -> str:
-    """Remedy for an unknown field: the nearest of its section, or the section where a field of that name lives."""
-    elsewhere = [where for where, model in SECTIONS.items() if path[-1] in model.model_fields]
-    if elsewhere:
-        return f"write {'.'.join((*elsewhere[0], path[-1]))}"
-    return catalogue.nearest(path[-1], SECTIONS[path[:-1]].model_fields)
-
-
-def _path(error: ErrorDetails) -> tuple[str, ...]:
-    """Field path of a Pydantic error, without the names that Pydantic gives to the ways a value may be read."""
-    return tuple(part for part in map(str, error["loc"]) if part not in ("float", "str", NAMED, OWN))
-
-
-def _fault(error: ErrorDetails, file: str) -> Fault:
-    """Fault of one Pydantic error."""
-    path = _path(error)
-    field, value, kind = ".".join(path) or "cluster", error["input"], error["type"]
-    shown = value if isinstance(value, (str, int, float, list, tuple)) else None
-    if kind == "podscale":
-        return Fault(field, shown, error["ctx"]["problem"], error["ctx"]["remedy"], file)
-    if kind == "extra_forbidden":
-        return Fault(field, shown, "is no field of a cluster file", _stray(path), file)
-    if kind == "missing":
-        example = {"accelerator": "accelerator: gb200", "accelerators": "accelerators: 72"}[field]
-        return Fault(field, None, "is missing", f"write for instance {example}", file)
-    known = ", ".join(SECTIONS[path].model_fields) if path in SECTIONS else ""
-    return Fault(field, shown, "must be a section of fields", f"write fields under it: {known}" if known else "", file)
-
-
-def check(data: Mapping[str, Any], file: str = "") -> tuple[dict[str, Any], list[Fault], list[tuple[str, ...]]]:
-    """Check a file's content.
+def check(data: Mapping[str, Any], file: str = "", *, pool: bool = False) -> Checked:
+    """Check a file's content, or that of one of its pools.
 
     Returns
     -------
@@ -345,13 +400,19 @@ def check(data: Mapping[str, Any], file: str = "") -> tuple[dict[str, Any], list
     paths : list of tuple of str
         Where they lie.
     """
+    model = PoolFile if pool else ClusterFile
     try:
-        return ClusterFile.model_validate(data).model_dump(exclude_none=True), [], []
+        return model.model_validate(data).model_dump(exclude_none=True), [], []
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        return {}, [_fault(d, file) for d in details], [_path(d) for d in details]
+        details = [dict(one) for one in error.errors(include_url=False)]
+        return {}, [fault_of(one, FIELDS, file) for one in details], [path_of(one) for one in details]
 
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the cluster file, for editors."""
-    return ClusterFile.model_json_schema()
+    schema = ClusterFile.model_json_schema()
+    schema["anyOf"] = [
+        {"required": held} for held in (["accelerator", "accelerators"], ["accelerator", "graph"], ["pools"])
+    ]
+    schema["$defs"]["PoolFile"]["required"] = ["name", "accelerator", "accelerators"]
+    return schema

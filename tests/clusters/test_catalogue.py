@@ -232,12 +232,14 @@ def test_a_wrong_figure_of_a_template_is_told_once():
     assert "is not a quantity" in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["mi300x", "tpu-v5p", "trainium2", "gaudi3"])
-def test_a_mesh_or_a_torus_is_built_only_as_the_switched_domain_that_was_asked_for(name):
+@pytest.mark.parametrize(
+    ("name", "kind"), [("mi300x", "mesh"), ("tpu-v5p", "torus"), ("trainium2", "torus"), ("gaudi3", "mesh")]
+)
+def test_a_mesh_or_a_torus_is_built_as_one_or_as_the_switched_domain_that_was_asked_for(name, kind):
     asked = {"accelerator": name, "accelerators": 16, "domain": 8}
-    with pytest.raises(SpecError, match=r"cannot be built yet. write scale_up: \{layers: 1\}"):
-        parse(asked)
-    assert build(parse({**asked, **SWITCHED})).tiers[0].size == 8
+    assert parse(asked).scale_up.kind == kind
+    assert build(parse({**asked, **SWITCHED})).tiers[0].kind == "switch"
+    assert build(parse(asked)).tiers[0].size == 8
     assert parse({**asked, "domain": 1}).domain == 1
 
 

@@ -91,8 +91,9 @@ def test_neither_a_name_nor_a_section_is_a_fault_of_the_field(accelerator):
     assert set(faults_of(accelerator)) == {"accelerator"}
 
 
-def test_a_part_that_is_like_a_mesh_says_how_it_is_to_be_built():
-    assert set(faults_of({"like": "mi300x", **SILICON})) == {"scale_up.layers"}
+def test_a_part_that_is_like_a_mesh_is_wired_as_one():
+    up = parse({"accelerator": {"like": "mi300x", **SILICON}, "accelerators": 64}).scale_up
+    assert (up.kind, up.bandwidth_Bps, up.link_Bps) == ("mesh", 448e9, (64e9,))
 
 
 def test_it_varies_overrides_and_pickles_like_any_other():

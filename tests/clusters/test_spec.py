@@ -12,21 +12,24 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusters import catalogue
-from clusters.build import bill, build, list_rows, notes
+from clusters import catalogue, specfile
+from clusters.build import bill, build, list_rows, notes, pool
 from clusters.build import path as road_of
-from clusters.spec import (
-    chips,
-    fingerprint,
-    largest_divisor,
-    load,
-    parse,
-    part_of,
-    ports_at,
-    systems,
-    with_,
+from clusters.defaults import chips, largest_divisor, ports_at
+from clusters.own import FIGURES
+from clusters.sections import (
+    ChangeSpec,
+    ClusterSpec,
+    GraphSpec,
+    JoinSpec,
+    ScaleOutSpec,
+    ScaleUpSpec,
+    SitesSpec,
+    SpanSpec,
+    TieSpec,
 )
-from clusters.specfile import AcceleratorFile, check, json_schema
+from clusters.spec import fingerprint, load, parse, part_of, systems, with_
+from clusters.specfile import AcceleratorFile, ClusterFile, check, json_schema
 from clusters.tunings import lookup
 from topo.errors import SpecError
 
@@ -169,7 +172,7 @@ def test_all_faults_come_at_once_each_with_field_value_and_remedy(tmp_path):
             "accelerators": 12.5,
             "domian": 8,
             "scale_up": {"bandwidth": "-900GB/s", "latency": 2, "link": "ib-ndr", "layers": 3},
-            "scale_out": {"nic": "conectx-7", "oversubscription": 0.5, "rails": 0, "levels": [2]},
+            "scale_out": {"nic": "conectx-7", "oversubscription": 0, "rails": 0, "levels": [2]},
             "override": {"accelerator": {"hbm_bandwith": "8TB/s", "peak_bf16": "fast"}},
             "radix": 64,
         },
@@ -283,9 +286,9 @@ def test_yaml_makes_nothing_else_of_what_is_written(tmp_path):
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
         max_leaves=6,
     ),
-    st.sampled_from(["name", "accelerator", "accelerators", "domain", "scale_up", "scale_out", "override", "x"]),
+    st.sampled_from([*ClusterFile.model_fields, "x"]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_content_raises_anything_but_a_spec_error(value, field):
     try:
         outcome = fingerprint(parse({**GB200, field: value}))
@@ -305,6 +308,12 @@ def _variations(noun):
             continue
         if is_dataclass(value):
             yield from (replace(noun, **{item.name: inner}) for inner in _variations(value))
+        elif item.name == "pools":
+            yield replace(noun, pools=(*value, parse(GB200)))
+        elif item.name in ("override", "own"):
+            yield replace(noun, **{item.name: (("power", 1.0 + (item.name == "own")),)})
+        elif isinstance(value, tuple) and value and is_dataclass(value[0]):
+            yield from (replace(noun, **{item.name: (inner,)}) for inner in _variations(value[0]))
         elif item.name == "accelerator":
             yield replace(noun, accelerator="gb300")
         elif isinstance(value, str):
@@ -312,15 +321,27 @@ def _variations(noun):
         elif isinstance(value, bool):
             yield replace(noun, **{item.name: not value})
         elif isinstance(value, tuple):
-            yield replace(noun, **{item.name: (("power", 1.0 + (item.name == "own")),)})
+            yield replace(noun, **{item.name: (*value, 1)})
         else:
             yield replace(noun, **{item.name: (value or 0) + 1})
 
 
 def test_the_fingerprint_changes_when_any_field_changes():
+    tie = TieSpec("chip", 4, 1e9, 1e-6, "ici")
+    span = SpanSpec("a", "b", 1e9, 1.0)
     spec = parse(GB200)
+    spec = replace(
+        spec,
+        scale_up=replace(spec.scale_up, levels=(tie,)),
+        sites=SitesSpec(2, 1.0, 1e9, "set", "ib-ndr", None, 1),
+        join=JoinSpec("ib-ndr", 1e-6, "quantum-2", 1e-6, 1e9, None, 1.0, None, None, (span,)),
+        changes=(ChangeSpec(node="nic"),),
+        graph=GraphSpec("0"),
+    )
     prints = [fingerprint(other) for other in _variations(spec)]
-    assert len(prints) == 6 + 9 + 12
+    leaves = [ClusterSpec, ScaleUpSpec, ScaleOutSpec, TieSpec, SitesSpec, JoinSpec, SpanSpec, ChangeSpec, GraphSpec]
+    nested = 8  # fields that hold nouns are counted by theirs
+    assert len(prints) == sum(item.compare for leaf in leaves for item in fields(leaf)) - nested
     assert len({fingerprint(spec), *prints}) == len(prints) + 1
 
 
@@ -337,14 +358,18 @@ def test_the_override_section_holds_the_catalogues_overrides():
 
 def test_editors_get_a_json_schema_of_every_field():
     schema = json_schema()
-    assert schema["required"] == ["accelerator", "accelerators"]
-    assert set(schema["$defs"]) == {
-        "ScaleUpFile",
-        "ScaleOutFile",
-        "OverrideFile",
-        "AcceleratorFile",
-        "OwnAcceleratorFile",
-    }
+    assert [ways["required"] for ways in schema["anyOf"]] == [
+        ["accelerator", "accelerators"],
+        ["accelerator", "graph"],
+        ["pools"],
+    ]
+    models = {name for name in vars(specfile) if name.endswith("File")} - {"ClusterFile", "GraphFile"}
+    assert set(schema["$defs"]) == models
+    assert all(
+        "description" in field or name.startswith("peak_") or name in FIGURES or field.get("anyOf")
+        for model in schema["$defs"].values()
+        for name, field in model["properties"].items()
+    )
     assert check(GB200)[1] == []
 
 
@@ -371,8 +396,10 @@ def test_every_box_builds_alone_and_by_the_hundred(name):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_builds(path):
     cluster = build(load(path))
+    parts = [pool(cluster, held.name) for held in cluster.spec.pools] or [cluster]
     assert cluster.name == path.stem
-    assert cluster.usable == cluster.accelerators == cluster.tiers[-1].size
+    assert cluster.usable == sum(part.usable for part in parts) <= cluster.accelerators
+    assert all(part.tiers[-1].size >= part.usable for part in parts)
 
 
 def test_an_oversubscribed_spine_halves_the_outer_tier():
