@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from clusters import catalogue
 from clusters.build import Cluster, build, notes
-from clusters.spec import ClusterSpec, load, parse, with_
+from clusters.spec import ClusterSpec, focus, load, parse, with_
 from parallel import results
 from parallel.exchange import exchange_s
 from parallel.executors import choose, run, session
@@ -23,7 +23,7 @@ from parallel.search import Found
 from parallel.sweep import PHASES, Bound, Task, space_of
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.errors import Fault, SpecError
-from topo.survey import summary
+from topo.survey import parts
 
 CHECKS = Path(__file__).parent / "data" / "exchange_checks.yaml"
 PRICED_FROM = (
@@ -36,15 +36,21 @@ PRICED_FROM = (
     "scale_up_links",
 )
 FRONT_POINTS = 60  # a drawn curve needs no more
+DOMAINS = (8, 72, 576)
+"""Scale-up domains that are compared by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompareRequest:
-    """What to compare; every field has a documented default. With `cluster`, the hardware comes from that file."""
+    """What to compare; every field has a documented default. With `cluster`, the hardware comes from that file.
+
+    Without `domains`, `DOMAINS` are compared; of a cluster its own and those of `DOMAINS` that its switches can make. A
+    cluster of unlike pools is compared pool by pool, or `pool` names one of them.
+    """
 
     model: str = "deepseek-v3"
     accelerator: str = "gb200"
-    domains: tuple[int, ...] = (8, 72, 576)
+    domains: tuple[int, ...] | None = None
     gpus: int = 4608
     nic: float | None = None
     oversubscription: float = 1.0
@@ -54,6 +60,7 @@ class CompareRequest:
     ttft_ms: float = 2000.0
     precision: str = "fp8"
     cluster: str | None = None
+    pool: str | None = None
     sequence: int = 4096
     global_batch: int = 18432
     executor: str = "auto"
@@ -66,8 +73,10 @@ class CompareRequest:
             for name in ("gpus", "oversubscription", "isl", "osl", "tpot_ms", "ttft_ms", "sequence", "global_batch")
             if not getattr(self, name) > 0
         ]
-        if not self.domains:
+        if self.domains is not None and not self.domains:
             faults.append(Fault("domains", self.domains, "names no wiring", "give sizes, such as 8,72,576"))
+        if self.pool is not None and self.cluster is None:
+            faults.append(Fault("pool", self.pool, "is a pool of no cluster", "name the cluster's file too"))
         faults += [
             Fault("phases", phase, "no such phase", f"choose from {', '.join(PHASES)}")
             for phase in self.phases
@@ -78,21 +87,49 @@ class CompareRequest:
 
 
 def specs(request: CompareRequest) -> dict[int, ClusterSpec]:
-    """Return the cluster of every wiring: the same parts, another domain size."""
+    """Return the cluster of every wiring: the same parts, another domain size; or the pools of a cluster as they are."""
     if request.cluster:
         base = load(request.cluster)
-    else:
-        fields: dict[str, Any] = {
-            "name": f"{request.accelerator}-x{request.gpus}",
-            "accelerator": request.accelerator,
-            "accelerators": request.gpus,
-            "domain": min(request.domains),
-            "scale_out": {"oversubscription": request.oversubscription},
-        }
-        if request.nic is not None:
-            fields["scale_out"]["nic"] = request.nic
-        base = parse(fields)
-    return {domain: with_(base, domain=domain) for domain in request.domains}
+        if base.pools and request.pool is None:
+            return _pools(base)
+        base = focus(base, request.pool or "")
+        return {domain: with_(base, domain=domain) for domain in request.domains} if request.domains else _fitting(base)
+    wanted = request.domains or DOMAINS
+    fields: dict[str, Any] = {
+        "name": f"{request.accelerator}-x{request.gpus}",
+        "accelerator": request.accelerator,
+        "accelerators": request.gpus,
+        "domain": min(wanted),
+        "scale_out": {"oversubscription": request.oversubscription},
+    }
+    if request.nic is not None:
+        fields["scale_out"]["nic"] = request.nic
+    base = parse(fields)
+    return {domain: with_(base, domain=domain) for domain in wanted}
+
+
+def _pools(base: ClusterSpec) -> dict[int, ClusterSpec]:
+    """Return the pools of a cluster by their domains, which have to differ to be told apart."""
+    found = [focus(base, pool.name) for pool in base.pools]
+    if len({spec.domain for spec in found}) < len(found):
+        names = ", ".join(pool.name for pool in base.pools)
+        raise SpecError(
+            [Fault("pool", None, "has to be named: pools have the same domain", f"one of {names}", base.file)]
+        )
+    return {spec.domain: spec for spec in found}
+
+
+def _fitting(base: ClusterSpec) -> dict[int, ClusterSpec]:
+    """Return a cluster as it is and, where switches make its domains, in those of `DOMAINS` that it can be wired in."""
+    found = {base.domain: base}
+    for domain in DOMAINS:
+        if base.scale_up.kind == "switch" and not base.focus and domain <= base.accelerators:
+            try:
+                found.setdefault(domain, with_(base, domain=domain))
+                build(found[domain])
+            except SpecError:
+                found.pop(domain, None)
+    return dict(sorted(found.items()))
 
 
 def tasks(request: CompareRequest, model: Model, wirings: dict[int, ClusterSpec]) -> list[tuple[int, Task]]:
@@ -112,6 +149,7 @@ def compare(request: CompareRequest, progress: Callable[[int, int], None] | None
     """Search every phase on every wiring and return the whole answer as one JSON-able document."""
     started = time.perf_counter()
     model, wirings = _read(request)
+    request = replace(request, domains=tuple(wirings))
     work = tasks(request, model, wirings)
     total = sum(task.space.size for _, task in work)
     executor = choose(request.executor, total)
@@ -127,17 +165,15 @@ def compare(request: CompareRequest, progress: Callable[[int, int], None] | None
 
             found = run(task, executor, tick)
             done, feasible = done + found.points, feasible + found.feasible
-            rows.append({"domain": domain, "phase": task.phase, **best_row(task, found)})
+            pool = wirings[domain].focus
+            rows.append({"domain": domain, "pool": pool, "phase": task.phase, **best_row(task, found)})
             frontiers.append({"domain": domain, "phase": task.phase, "points": front_points(task, found)})
     order = {phase: place for place, phase in enumerate(request.phases)}
     rows.sort(key=lambda row: order[row["phase"]])
     clusters = {domain: build(spec) for domain, spec in wirings.items()}
     any_cluster = next(iter(clusters.values()))
     return {
-        "question": (
-            f"{model.name} on {any_cluster.accelerators:,} {any_cluster.accelerator.title}, wired as scale-up domains of "
-            + ", ".join(map(str, request.domains))
-        ),
+        "question": _question(model, clusters),
         "workload": _workload(request, any_cluster),
         "rows": rows,
         "wirings": [_wiring(domain, cluster) for domain, cluster in clusters.items()],
@@ -153,6 +189,16 @@ def compare(request: CompareRequest, progress: Callable[[int, int], None] | None
             "executor": executor,
         },
     }
+
+
+def _question(model: Model, clusters: dict[int, Cluster]) -> str:
+    """Say what is compared."""
+    first = next(iter(clusters.values()))
+    if first.spec.focus:
+        pools = [f"{c.accelerators:,} {c.accelerator.title} in domains of {d}" for d, c in clusters.items()]
+        return f"{model.name} on {first.name}: {'; '.join(pools)}"
+    sizes = ", ".join(map(str, clusters))
+    return f"{model.name} on {first.accelerators:,} {first.accelerator.title}, wired as scale-up domains of {sizes}"
 
 
 def _read(request: CompareRequest) -> tuple[Model, dict[int, ClusterSpec]]:
@@ -273,17 +319,19 @@ def answer(rows: list[dict[str, Any]], request: CompareRequest) -> str:
         best = max(mine, key=lambda row: row["tokens_per_s_per_gpu"])
         least = min(mine, key=lambda row: row["domain"])
         gain = best["tokens_per_s_per_gpu"] / least["tokens_per_s_per_gpu"]
-        against = (
-            f"{gain:.2f} times the {least['domain']}-GPU domain"
-            if best is not least and gain > 1.005
-            else "and no wiring is more than 0.5 % ahead of it"
-        )
         winner = best if gain > 1.005 else least
-        sentences.append(
-            f"{phase.capitalize()}: {winner['tokens_per_s_per_gpu']:,.0f} tokens/s per GPU with domains of "
-            f"{winner['domain']}, {against}."
-        )
+        said = f"{winner['tokens_per_s_per_gpu']:,.0f} tokens/s per GPU with domains of {_named(winner)}"
+        if winner is not least:
+            said += f", {gain:.2f} times the {_named(least)}-GPU domain"
+        elif len(mine) > 1:
+            said += ", and no wiring is more than 0.5 % ahead of it"
+        sentences.append(f"{phase.capitalize()}: {said}.")
     return " ".join(sentences)
+
+
+def _named(row: dict[str, Any]) -> str:
+    """Name a wiring by its domain, and by its pool where it is one."""
+    return f"{row['domain']} ({row['pool']})" if row.get("pool") else str(row["domain"])
 
 
 def assumptions(request: CompareRequest, model: Model, cluster: Cluster) -> list[dict[str, Any]]:
@@ -337,7 +385,7 @@ def _workload(request: CompareRequest, cluster: Cluster) -> dict[str, Any]:
     out = cluster.spec.scale_out
     return {
         **asdict(request),
-        "domains": list(request.domains),
+        "domains": list(request.domains or ()),
         "phases": list(request.phases),
         "accelerator": cluster.accelerator.name,
         "gpus": cluster.accelerators,
@@ -347,5 +395,5 @@ def _workload(request: CompareRequest, cluster: Cluster) -> dict[str, Any]:
 
 
 def _wiring(domain: int, cluster: Cluster) -> dict[str, Any]:
-    facts = summary(cluster.blueprint)
-    return {"domain": domain, "tiers": [asdict(tier) for tier in cluster.tiers], "parts": facts["parts"]}
+    tiers = [asdict(tier) for tier in cluster.tiers]
+    return {"domain": domain, "pool": cluster.spec.focus, "tiers": tiers, "parts": parts(cluster.blueprint)}

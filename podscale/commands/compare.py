@@ -19,7 +19,10 @@ def compare(
         "deepseek-v3"
     ),
     accelerator: Annotated[str, typer.Option(help="Accelerator: a name of `podscale list accelerators`.")] = "gb200",
-    domains: Annotated[str, typer.Option(help="Scale-up domain sizes; they need not divide the GPUs.")] = "8,72,576",
+    domains: Annotated[
+        str | None,
+        typer.Option(help="Scale-up domain sizes; they need not divide the GPUs [default: 8,72,576; a cluster's own]"),
+    ] = None,
     gpus: Annotated[int, typer.Option(help="GPUs bought, the same for every wiring.")] = 4608,
     nic: Annotated[str | None, typer.Option(help="NIC per GPU, e.g. 400Gb/s or 50GB/s [default: usual one]")] = None,
     oversubscription: Annotated[float, typer.Option(help="Down to up bandwidth of the scale-out fabric.")] = 1.0,
@@ -31,6 +34,7 @@ def compare(
     sequence: Annotated[int, typer.Option(help="Training: tokens per sequence.")] = 4096,
     global_batch: Annotated[int, typer.Option(help="Training: sequences per step.")] = 18432,
     cluster: Annotated[str | None, typer.Option(help="Take everything else from this cluster file or system.")] = None,
+    pool: Annotated[str | None, typer.Option(help="With --cluster: one of its pools, where racks are unlike.")] = None,
     executor: Annotated[str, typer.Option(help="Where the search runs: auto, serial or ray.")] = "auto",
     report: Annotated[Path | None, typer.Option(help="Write a self-contained HTML report here.")] = None,
     as_json: AsJson = False,
@@ -55,6 +59,7 @@ def compare(
             "sequence": sequence,
             "global_batch": global_batch,
             "cluster": cluster,
+            "pool": pool,
             "executor": executor,
         },
     )
@@ -120,7 +125,8 @@ def _request(texts: dict[str, str | None], fields: dict[str, Any]) -> "CompareRe
 
     faults: list[Fault] = []
     parsed: dict[str, Any] = {}
-    readers = {"domains": lambda text: parse_domains(text, fields["gpus"]), "nic": _parse_nic}
+    most = 0 if fields["cluster"] else fields["gpus"]  # a cluster file says how many there are
+    readers = {"domains": lambda text: parse_domains(text, most), "nic": _parse_nic}
     for name, text in texts.items():
         if text is None:
             continue

@@ -239,7 +239,7 @@ def test_names_take_any_case_and_underscores():
         ({"executor": "dask"}, "auto, serial, ray"),
         ({"cluster": "hgx-h10"}, "hgx-h100"),
         ({"domains": (145,)}, "buy at least 145"),
-        ({"oversubscription": 0.5}, "down over up"),
+        ({"oversubscription": 0.0}, "above zero"),
         ({"nic": -1.0}, "must be positive"),
     ],
     ids=str,
