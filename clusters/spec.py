@@ -20,6 +20,10 @@ from topo.errors import Fault, SpecError
 
 __all__ = ["SYSTEMS", "ClusterSpec", "content", "fingerprint", "focus", "load", "parse", "part_of", "systems", "with_"]
 
+SILICON: Final = "override.accelerator."
+NIC: Final = "scale_out.nic"
+UNUSED: Final = "connectx-7"
+"""NIC of a cluster of one domain whose part has none that is public: nothing is joined by it."""
 SYSTEMS: Final = catalogue.DATA / "systems"
 BLANK: Final = ("", "~", "null", "Null", "NULL")
 """What YAML calls nothing: the default applies."""
@@ -38,7 +42,7 @@ def part_of(spec: ClusterSpec) -> catalogue.Accelerator:
     return catalogue.overridden(base, dict(spec.override))
 
 
-def parse(data: Mapping[str, Any], file: str = "") -> ClusterSpec:
+def parse(data: Mapping[str, Any], file: str = "", *, wiring: bool = False) -> ClusterSpec:
     """Check the content of a cluster file and fill in the defaults.
 
     Parameters
@@ -47,6 +51,9 @@ def parse(data: Mapping[str, Any], file: str = "") -> ClusterSpec:
         The file's fields; quantities as text with units or as SI numbers, None for the default.
     file : str
         The name that faults carry, and the place beside which a `graph` lies.
+    wiring : bool
+        Whether the wiring is all that is asked for: then no figure of the silicon need be known, nor the NIC of a
+        cluster of one domain.
 
     Raises
     ------
@@ -62,11 +69,11 @@ def parse(data: Mapping[str, Any], file: str = "") -> ClusterSpec:
     given = _without_blanks(data)
     pools = given.get("pools")
     if isinstance(pools, (list, tuple)) and all(isinstance(pool, Mapping) for pool in pools):
-        return _joined(given, [_without_blanks(pool) for pool in pools], file)
-    return _single(given, file)
+        return _joined(given, [_without_blanks(pool) for pool in pools], file, wiring=wiring)
+    return _single(given, file, wiring=wiring)
 
 
-def _single(given: dict[str, Any], file: str, *, pool: bool = False) -> ClusterSpec:
+def _single(given: dict[str, Any], file: str, *, pool: bool = False, wiring: bool = False) -> ClusterSpec:
     """Spec of a cluster of one kind of accelerator, or of a pool."""
     from clusters.specfile import check
 
@@ -85,6 +92,9 @@ def _single(given: dict[str, Any], file: str, *, pool: bool = False) -> ClusterS
         except SpecError as error:
             faults, part = [*faults, *error.faults], None
     unmet = list(_unmet(part, values, file)) if part else []
+    if wiring and part:
+        alone = not pool and values.get("accelerators", 0) <= values.get("domain", part.domain)
+        unmet = [fault for fault in unmet if not fault.field.startswith(SILICON) and not (alone and fault.field == NIC)]
     faults += [fault for fault in unmet if not _excused(fault, paths)]
     spec = _filled(values, part, file, graph) if part and "accelerators" in values and not unmet else None
     if spec is not None:
@@ -94,7 +104,7 @@ def _single(given: dict[str, Any], file: str, *, pool: bool = False) -> ClusterS
     return spec
 
 
-def _joined(given: dict[str, Any], pools: list[dict[str, Any]], file: str) -> ClusterSpec:
+def _joined(given: dict[str, Any], pools: list[dict[str, Any]], file: str, *, wiring: bool) -> ClusterSpec:
     """Spec of a cluster of pools: each by itself, then what lies between them."""
     from clusters.specfile import check
 
@@ -102,7 +112,7 @@ def _joined(given: dict[str, Any], pools: list[dict[str, Any]], file: str) -> Cl
     found = []
     for i, fields in enumerate(pools):
         try:
-            found.append(_single(fields, file, pool=True))
+            found.append(_single(fields, file, pool=True, wiring=wiring))
         except SpecError as error:
             faults += [replace(fault, field=f"pools.{i}.{fault.field}") for fault in error.faults]
     names = [str(pool.get("name", "")) for pool in pools]
@@ -191,8 +201,8 @@ def _reshape(spec: ClusterSpec, fields: dict[str, Any]) -> None:
             out["shape"] = list(defaults.near_cube(max(1, many), len(out["shape"])))
 
 
-def load(path_or_name: str | Path) -> ClusterSpec:
-    """Read a cluster file, or one of the systems of the catalogue by name.
+def load(path_or_name: str | Path, *, wiring: bool = False) -> ClusterSpec:
+    """Read a cluster file, or one of the systems of the catalogue by name; `wiring` as for `parse`.
 
     Raises
     ------
@@ -206,12 +216,12 @@ def load(path_or_name: str | Path) -> ClusterSpec:
     """
     name = catalogue.key_of(str(path_or_name))
     if isinstance(path_or_name, str) and name in systems():
-        return _system(name)
+        return _system(name, wiring)
     path = Path(path_or_name)
     if path.suffix not in (".yaml", ".yml") and not path.exists():
         remedy = catalogue.nearest(name, systems()) + "; or write the path of a cluster file"
         raise SpecError([Fault("cluster", str(path_or_name), "is neither a known system nor a file", remedy)])
-    return parse(_read(path), str(path))
+    return parse(_read(path), str(path), wiring=wiring)
 
 
 def systems() -> tuple[str, ...]:
@@ -238,15 +248,15 @@ def fingerprint(spec: ClusterSpec) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _system(name: str) -> ClusterSpec:
-    return _system_with(name, catalogue.overlay())
+def _system(name: str, wiring: bool) -> ClusterSpec:
+    return _system_with(name, wiring, catalogue.overlay())
 
 
 @lru_cache
-def _system_with(name: str, _over: catalogue.Overlay) -> ClusterSpec:
+def _system_with(name: str, wiring: bool, _over: catalogue.Overlay) -> ClusterSpec:
     # The user's catalogue is in the key, for the defaults come from it.
     path = SYSTEMS / f"{name}.yaml"
-    return parse(_read(path), path.name)
+    return parse(_read(path), path.name, wiring=wiring)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -398,7 +408,10 @@ def _filled(
     sites = values.get("sites")
     up = values.get("scale_up", {})
     out = defaults.scale_out(
-        values.get("scale_out", {}), part, own.get("nic", part.nic), many // (sites["count"] if sites else 1) // domain
+        values.get("scale_out", {}),
+        part,
+        own.get("nic", part.nic) or UNUSED,
+        many // (sites["count"] if sites else 1) // domain,
     )
     return ClusterSpec(
         name=values.get("name", f"{part.name}-x{many}"),

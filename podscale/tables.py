@@ -1,7 +1,7 @@
 """Tables of the other commands: one deployment, a validation, a list, a topology, a benchmark."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -247,8 +247,9 @@ def draw_topology(console: Console, document: Mapping[str, Any]) -> None:
         title, "tier", "plane", "GPUs", "blocks", "per GPU", "latency", "hops", "link", left=("plane", "link")
     )
     for tier in document["tiers"]:
+        pool = tier.get("pool", "").rpartition(".")[0]
         shown.add_row(
-            tier["name"] + (" (reduces)" if tier.get("in_network_reduction") else ""),
+            (f"{pool}: " if pool else "") + tier["name"] + (" (reduces)" if tier.get("in_network_reduction") else ""),
             tier["plane"],
             f"{tier['size']:,}",
             f"{tier['blocks']:,}",
@@ -258,14 +259,28 @@ def draw_topology(console: Console, document: Mapping[str, Any]) -> None:
             tier.get("link", ""),
         )
     console.print(shown)
-    whole = ("bisection_Bps", "oversubscription", "diameter_hops", "power_W", "price_usd")
-    _print_pairs(console, "", {name: document.get(name) for name in whole})
+    whole = ("bisection_Bps", "all_to_all_Bps", "oversubscription", "diameter_hops", "power_W", "price_usd")
+    _print_pairs(console, "", {name: document.get(name) for name in whole if name in document})
+    for pair in document.get("between_pools", ()):
+        rate, latency = words.scaled(pair["bandwidth_Bps"], "B/s"), words.seconds(pair["latency_s"])
+        names = " and ".join(name.rpartition(".")[0] or name for name in pair["pools"])
+        console.print(f"between {names}: {rate}, {latency}", markup=False)
+    _print_ports(console, document.get("ports", ()))
     parts = table("Parts", "part", "count", "watts", "price")
     for row in document["bill"]:
         cells = (quantity(key, row[key]) for key in ("power_W", "price_usd"))
         parts.add_row(row["part"], words.figures(row["count"], 6), *cells)
     console.print(parts)
     print_warnings(console, document.get("warnings") or ())
+
+
+def _print_ports(console: Console, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print how many ports the switches of each class use."""
+    shown = table("Ports in use", "switch", "part", "count", "down", "up", "along", left=("part",))
+    for row in rows:
+        shown.add_row(row["node"], row["part"], *(f"{row[key]:,}" for key in ("switches", "down", "up", "along")))
+    if shown.row_count:
+        console.print(shown)
 
 
 def draw_bench(console: Console, document: Mapping[str, Any]) -> None:

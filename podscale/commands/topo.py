@@ -18,7 +18,14 @@ _UNKNOWN = {"power_W": "watts", "price_usd": "price"}
 
 
 def topo(
-    cluster: Annotated[str, typer.Argument(help="A name of `podscale list systems`, or a cluster file (YAML).")],
+    cluster: Annotated[
+        str,
+        typer.Argument(help="A name of `podscale list systems`, a cluster file (YAML), or a graph of another tool."),
+    ],
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="Read a graph in this format, such as nccl-xml or nvidia-smi."),
+    ] = None,
     draw: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the wiring: a file that ends in .svg or .html.")
     ] = None,
@@ -26,30 +33,81 @@ def topo(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Describe a cluster's wiring: tiers, bisection, parts, watts, price."""
-    from clusters.build import bill, build
-    from clusters.spec import load
-    from topo.survey import summary
-
+    """Describe a cluster's wiring: tiers, bisection, all-to-all, ports, parts, watts, price."""
     if expanded or draw:
         _check(draw)
-    built = build(load(cluster))
+    document = _of_graph(cluster, form, draw) if form or _is_graph(cluster) else _of_cluster(cluster, draw, expanded)
+    Door(as_json, quiet).answer(document, _print)
+
+
+def _is_graph(cluster: str) -> bool:
+    """Whether the argument is a file of another tool: one that is there and no YAML."""
+    path = Path(cluster)
+    return path.is_file() and path.suffix.lower() not in (".yaml", ".yml")
+
+
+def _of_graph(file: str, form: str | None, draw: Path | None) -> dict[str, Any]:
+    """Describe a graph that another tool wrote down; its parts are not those of the catalogue."""
+    from topo.formats import read
+    from topo.imported import graph_summary
+
+    if draw:
+        remedy = "draw a described cluster, or write the graph with topo.formats"
+        raise SpecError([Fault("--draw", str(draw), "draws symmetries, which an imported graph has none of", remedy)])
+    found = read(Path(file), form)
+    facts = graph_summary(found.graph)
+    return {
+        "name": Path(file).name,
+        **facts,
+        "power_W": None,
+        "price_usd": None,
+        "bill": [{"part": part, "count": n, "power_W": None, "price_usd": None} for part, n in facts["parts"].items()],
+        "warnings": [f"line {line.line} is not used ({line.why}): {line.text}" for line in found.unused],
+    }
+
+
+def _of_cluster(cluster: str, draw: Path | None, expanded: bool) -> dict[str, Any]:
+    """Describe a system of the catalogue or a cluster file."""
+    from clusters.build import bill, build, facts
+    from clusters.spec import load
+    from topo.blueprint import Blueprint
+
+    built = build(load(cluster, wiring=True))
     told = bill(built)
     warnings = [f"{_UNKNOWN[key]} unknown for {', '.join(parts)}" for key, parts in told["unknown"].items() if parts]
     if built.usable != built.accelerators:
         warnings.append(f"{built.accelerators - built.usable:,} of {built.accelerators:,} accelerators fill no domain")
     document: dict[str, Any] = {
         "name": built.name,
-        **summary(built.blueprint),
+        **facts(built),
         "parts": {row["part"]: row["count"] for row in told["parts"]},
         "power_W": told["power_W"],
         "price_usd": told["price_usd"],
         "bill": told["parts"],
-        "warnings": warnings,
+        "warnings": [*warnings, *built.unused],
     }
+    if isinstance(built.wiring, Blueprint):
+        document |= _reach(built.wiring)
     if draw:
         document["drawing"] = str(_draw(built.blueprint, document["tiers"], draw, expanded=expanded))
-    Door(as_json, quiet).answer(document, _print)
+    return document
+
+
+def _reach(blueprint: "Blueprint") -> dict[str, Any]:
+    """Return what an all-to-all gets at best, what limits it, and the ports in use."""
+    from dataclasses import asdict
+
+    from topo.concurrent import all_to_all_Bps
+    from topo.ports import ports
+
+    rate = all_to_all_Bps(blueprint)
+    held = [{key: value for key, value in asdict(row).items() if value is not None} for row in ports(blueprint)]
+    return {
+        "all_to_all_Bps": rate.bandwidth_Bps,
+        "all_to_all_exact": rate.exact,
+        "all_to_all_limits": [asdict(limit) for limit in rate.limits],
+        "ports": held,
+    }
 
 
 def _print(console: "Console", document: dict[str, Any]) -> None:

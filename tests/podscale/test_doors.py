@@ -98,6 +98,36 @@ def test_topo_describes_a_system():
     assert keys <= set(document)
 
 
+def test_topo_says_what_an_all_to_all_gets_and_which_ports_are_in_use():
+    document = answer("topo", "superpod-b200")
+    # 1,016 of 1,023 others lie outside the box, and traffic to them shares 50 GB/s.
+    assert document["all_to_all_Bps"] == pytest.approx(50e9 * 1023 / 1016, rel=1e-6)
+    assert [(row["node"], row["switches"], row["down"], row["up"]) for row in document["ports"]] == [
+        ("nvswitch", 256, 8, 0),
+        ("leaf", 32, 32, 32),
+        ("spine", 16, 64, 0),
+    ]
+
+
+def test_topo_needs_no_figure_of_the_silicon():
+    document = answer("topo", "tpu-8t-pod")
+    assert document["accelerators"] == 9600
+    assert document["tiers"][0]["kind"] == "torus"
+
+
+def test_topo_of_unlike_racks_and_a_slow_rail_tells_the_pools_apart():
+    document = answer("topo", str(ROOT / "examples" / "clusters" / "two-racks-slow-rail.yaml"))
+    assert {tier["pool"] for tier in document["tiers"]} == {"old.accelerator", "new.accelerator"}
+    assert document["between_pools"][0]["bandwidth_Bps"] > 0
+
+
+def test_topo_reads_a_graph_of_another_tool():
+    document = answer("topo", str(ROOT / "tests" / "topo" / "formats" / "hgx.txt"))
+    assert document["accelerators"] == 8
+    assert document["tiers"][0]["bandwidth_Bps"] == 450e9
+    assert document["warnings"]  # what the file holds beyond
+
+
 @pytest.mark.parametrize(
     "args",
     [("compare", *SMALL, "--quiet"), ("train", SCENARIOS / "llama-405b-h100.yaml")],
