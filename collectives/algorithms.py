@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from collectives import all_reduce, all_to_all, gather, point_to_point
+from collectives import all_reduce, all_to_all, doubling, gather, point_to_point
 from collectives.path import Path
 from collectives.span import Mask
 from topo.columns import Column, ColumnLike, column
@@ -51,13 +51,24 @@ class Algorithm:
 _THAKUR = "Thakur, Rabenseifner, Gropp 2005"
 _NCCL = "NCCL src/graph/tuning.cc"
 
-_GATHERS = MappingProxyType(
-    {
-        "ring": Algorithm(gather.ring, "once round a ring; bandwidth optimal", _NCCL),
-        "direct": Algorithm(gather.direct, "every piece straight to every rank; logarithmic latency", _THAKUR),
-        "hierarchical": Algorithm(gather.hierarchical, "one ring per tier, one after the other", _THAKUR),
-    }
-)
+_BRUCK = "Bruck et al. 1997"
+_CHEN = "Chen et al. 2005"
+_SWING = "De Sensi et al., arXiv 2401.09356"
+_PAT = "Jeaugey, arXiv 2506.20252"
+_OPEN_MPI = "Open MPI ompi/mca/coll/base"
+
+_GATHERS = {
+    "ring": Algorithm(gather.ring, "once round a ring; bandwidth optimal", _NCCL),
+    "direct": Algorithm(gather.direct, "every piece straight to every rank; logarithmic latency", _THAKUR),
+    "hierarchical": Algorithm(gather.hierarchical, "one ring per tier, one after the other", _THAKUR),
+    "swing": Algorithm(doubling.swing, "partners near by, distances 1, 1, 3, 5 …", _SWING, doubling.power_of_two),
+    "pat": Algorithm(doubling.pat, "binomial trees of all ranks at once, far edges first", _PAT),
+}
+
+_ROOTED = {
+    "chain": Algorithm(doubling.chain, "along all ranks in chunks", _NCCL),
+    "binomial": Algorithm(doubling.binomial, "who has it sends it on", _THAKUR),
+}
 
 ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = MappingProxyType(
     {
@@ -90,10 +101,38 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = MappingProxyType(
                 "two_shot": Algorithm(
                     all_reduce.two_shot, "direct reduce-scatter and all-gather; two steps", "vLLM custom all-reduce"
                 ),
+                "sharp": Algorithm(
+                    all_reduce.sharp,
+                    "the network's switches add; rings inside the blocks",
+                    "NCCL CollNet",
+                    all_reduce.outer_tier_adds,
+                ),
+                "recursive_doubling": Algorithm(
+                    doubling.recursive_doubling_sum, "partners swap whole buffers; log2 n steps", _THAKUR
+                ),
+                "rabenseifner": Algorithm(doubling.rabenseifner, "recursive halving, then doubling", _THAKUR),
+                "swing": Algorithm(
+                    doubling.swing_sum, "partners near by, distances 1, 1, 3, 5 …", _SWING, doubling.power_of_two
+                ),
+                "linear": Algorithm(all_reduce.linear, "all to one rank and back", _OPEN_MPI),
             }
         ),
-        "all_gather": _GATHERS,
-        "reduce_scatter": _GATHERS,
+        "all_gather": MappingProxyType(
+            {
+                **_GATHERS,
+                "recursive_doubling": Algorithm(
+                    doubling.recursive_doubling, "partners swap all they have", _THAKUR, doubling.power_of_two
+                ),
+                "bruck": Algorithm(doubling.bruck, "all that a rank has goes 1, 2, 4 … back", _BRUCK),
+                "neighbor": Algorithm(doubling.neighbor, "two neighbours in turn", _CHEN, doubling.even),
+            }
+        ),
+        "reduce_scatter": MappingProxyType(
+            {
+                **_GATHERS,
+                "recursive_halving": Algorithm(doubling.recursive_halving, "farthest partner first", _THAKUR),
+            }
+        ),
         "all_to_all": MappingProxyType(
             {
                 "pairwise": Algorithm(all_to_all.pairwise, "n-1 rounds with one partner each", _THAKUR),
@@ -101,7 +140,29 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = MappingProxyType(
                 "hierarchical": Algorithm(
                     all_to_all.hierarchical, "inside the block, then between blocks; few messages", "NCCL 2.12 PXN"
                 ),
+                "linear": Algorithm(all_to_all.direct, "all posted at once, previous rank first", _OPEN_MPI),
+                "bruck": Algorithm(doubling.bruck_exchange, "log2 n steps of half the buffer", _BRUCK),
+                "pxn": Algorithm(all_to_all.pxn, "over the block to the rail, and along it", "NCCL 2.12 PXN"),
             }
+        ),
+        "broadcast": MappingProxyType(
+            {
+                **_ROOTED,
+                "scatter_all_gather": Algorithm(
+                    doubling.scatter_all_gather, "binomial scatter, ring all-gather", _THAKUR
+                ),
+            }
+        ),
+        "reduce": MappingProxyType(
+            {
+                **_ROOTED,
+                "reduce_scatter_gather": Algorithm(
+                    doubling.scatter_all_gather, "ring reduce-scatter, binomial gather", _THAKUR
+                ),
+            }
+        ),
+        "barrier": MappingProxyType(
+            {"dissemination": Algorithm(doubling.dissemination, "1, 2, 4 … ahead", "Hensgen, Finkel, Manber 1988")}
         ),
         "send_recv": MappingProxyType(
             {"direct": Algorithm(point_to_point.farthest, "one message to the farthest member", _NCCL)}
@@ -118,6 +179,9 @@ NCCL: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "reduce_scatter": ("ring",),
         "all_to_all": ("direct",),
         "send_recv": ("direct",),
+        "broadcast": ("chain",),
+        "reduce": ("chain",),
+        "barrier": ("dissemination",),
     }
 )
 """Operation → what NCCL itself chooses among with several GPUs per node (its all-to-all is grouped send and receive).

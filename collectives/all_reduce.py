@@ -7,7 +7,7 @@ Sources: Patarasuk and Yuan 2009 (ring), Sanders, Speck and Träff 2009 (double 
 import numpy as np
 
 from collectives.path import Path
-from collectives.span import Mask, added, crossing, latency_s, ratio, ring_steps, slowest, span, transfer_s
+from collectives.span import Mask, Span, added, crossing, latency_s, ratio, ring_steps, slowest, span, transfer_s
 from topo.columns import Column, ColumnLike, column
 
 TREE_STEPS = 6.0
@@ -88,7 +88,8 @@ def nvls(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
 
     A tier that adds carries (1 + 1/r)·S/inner per rank and direction in 4(r - 1) steps (a chunk is added once every
     rank has put it there; NCCL measurements on NVLink); any other spanned tier carries 2(r - 1)/r · S/inner in
-    6·log2 r steps. Chunks are pipelined, so the slowest tier counts. Where a switch
+    6·log2 r steps, through the ports of the tiers of its plane inside it. Chunks are pipelined, so the slowest tier
+    counts. Where a switch
     adds, the efficiency is multiplied by `Hop.reduction_efficiency`.
 
     Examples
@@ -104,7 +105,85 @@ def nvls(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     share = np.where(adds, 1 + 1 / blocks, 2 * (1 - 1 / blocks))
     efficiency = constants.efficiency * np.where(constants.reduces, constants.reduction_efficiency, 1.0)
     steps = np.where(adds, NVLS_STEPS * (blocks - 1), TREE_STEPS * np.log2(blocks))
-    return column(latency_s(group, steps) + slowest(transfer_s(group, share / group.inner * size, efficiency)))
+    volume = through_ports(group, share / group.inner, adds) * size
+    return column(latency_s(group, steps) + slowest(transfer_s(group, volume, efficiency)))
+
+
+def through_ports(group: Span, volume: Column, adds: Mask) -> Column:
+    """Return what the ports of each tier carry: its own traffic and that of the tiers of its plane outside it.
+
+    Where both a tier and the next one add, the inner switches hand on their sum, and the ports carry their own alone.
+
+    Examples
+    --------
+    Two tiers of one plane, 1 and 0.5 bytes per rank:
+
+    >>> from collectives.path import IDEAL, Hop
+    >>> _, group = span(0.0, [4, 16], (Hop(1e9, 0, IDEAL), Hop(1e9, 0, IDEAL)))
+    >>> through_ports(group, np.array([1.0, 0.5]), np.array([False, False]))
+    array([1.5, 0.5])
+    """
+    carried, beyond, beyond_adds = volume.copy(), np.zeros_like(volume[0]), np.zeros_like(adds[0])
+    for tier in reversed(range(len(carried))):
+        if tier + 1 == group.rates.scale_up_tiers:
+            beyond = np.zeros_like(beyond)
+        carried[tier] += np.where(adds[tier] & beyond_adds, 0.0, beyond)
+        beyond = np.where(group.spanned[tier], carried[tier], beyond)
+        beyond_adds = np.where(group.spanned[tier], adds[tier], beyond_adds)
+    return column(carried * group.spanned)
+
+
+def sharp(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
+    """Return the seconds of a reduce-scatter tier by tier outward, a sum in the network, and an all-gather back.
+
+    From the first tier on beyond which every spanned tier adds, a rank sends its S/inner up and gets the sum, two steps
+    per tier; the tiers inside are those of `hierarchical`. Efficiency as in `nvls`.
+
+    Examples
+    --------
+    Two nodes of 8, 800 MB: 14 ms inside, then 100 MB at 10 GB/s.
+
+    >>> from collectives.path import IDEAL, Hop
+    >>> path = (Hop(100e9, 0, IDEAL), Hop(10e9, 0, IDEAL, "scale-out", in_network_reduction=True))
+    >>> print(f"{sharp(800e6, [8, 16], path):.3f} s")
+    0.024 s
+    """
+    size, group = span(size_bytes, members, path)
+    constants, blocks = group.rates, ratio(group)
+    adds = np.logical_and.accumulate((constants.reduces | ~group.spanned)[::-1], axis=0)[::-1] & group.spanned
+    efficiency = constants.efficiency * np.where(adds, constants.reduction_efficiency, 1.0)
+    share = np.where(adds, 1.0, 2 * (1 - 1 / blocks))
+    seconds = transfer_s(group, share / group.inner * size, efficiency)
+    steps = np.where(adds, 2.0, 2 * (blocks - 1))
+    return column(latency_s(group, steps) + added(seconds * ~adds) + slowest(seconds * adds))
+
+
+def outer_tier_adds(members: ColumnLike, path: Path) -> Mask:
+    """Return whether the switches of the outermost spanned tier add.
+
+    >>> from collectives.path import IDEAL, Hop
+    >>> path = (Hop(100e9, 0, IDEAL, in_network_reduction=True), Hop(10e9, 0, IDEAL, plane="scale-out"))
+    >>> outer_tier_adds([[8, 8], [8, 16]], path)
+    array([ True, False])
+    """
+    _, group = span(0.0, members, path)
+    last = group.spanned & (group.members == group.size)
+    return np.asarray((last & group.rates.reduces).any(axis=0))
+
+
+def linear(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
+    """Return the seconds when all send their buffer to one rank, which adds, and sends the sum to all: 2(n - 1)·S.
+
+    Examples
+    --------
+    >>> from collectives.path import IDEAL, Hop
+    >>> print(f"{linear(1e6, [8], (Hop(100e9, 0, IDEAL),)) * 1e6:.0f} us")
+    140 us
+    """
+    size, group = span(size_bytes, members, path)
+    volume = 2 * crossing(group) * group.size * size * group.spanned
+    seconds = transfer_s(group, volume, traffic="exchange")
+    return column(latency_s(group, column(2.0 * group.spanned)) + slowest(seconds))
 
 
 def one_shot(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:

@@ -3,6 +3,9 @@
 Sources: Thakur, Rabenseifner and Gropp 2005 (pairwise); nccl-tests (sizes); NCCL 2.12's PXN note (hierarchical).
 """
 
+import numpy as np
+
+from collectives.all_reduce import through_ports
 from collectives.path import Path
 from collectives.span import added, base_s, by_plane, crossing, latency_s, ratio, slowest, span, transfer_s
 from topo.columns import Column, ColumnLike, column
@@ -66,3 +69,25 @@ def hierarchical(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Col
     blocks = ratio(group)
     seconds = transfer_s(group, (1 - 1 / blocks) * size, traffic="exchange")
     return column(latency_s(group, blocks - 1) + added(seconds))
+
+
+def pxn(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
+    """Return the seconds of a rail-aligned exchange: over the block to the rail of the receiver, then along that rail.
+
+    t = base + Σ_l [ (r_l - 1)·step_l + latency_l ] + max_l of the transfer of what the ports of tier l carry:
+    (r_l - 1)/r_l · S, and as much again as the tiers of its plane outside it. Chunks pass through both stages at once.
+
+    Examples
+    --------
+    Inside: 7/8 of 800 MB at 100 GB/s, hidden behind half of 800 MB at 10 GB/s.
+
+    >>> from collectives.path import IDEAL, Hop
+    >>> path = (Hop(100e9, 0, IDEAL), Hop(10e9, 0, IDEAL, plane="scale-out"))
+    >>> print(f"{pxn(800e6, [8, 16], path):.3f} s")
+    0.040 s
+    """
+    size, group = span(size_bytes, members, path)
+    constants, blocks = group.rates, ratio(group)
+    fixed = base_s(group) + added((blocks - 1) * constants.step_s + group.spanned * constants.latency_s)
+    volume = through_ports(group, 1 - 1 / blocks, np.zeros(blocks.shape, dtype=np.bool_)) * size
+    return column(fixed + slowest(transfer_s(group, volume, traffic="exchange")))

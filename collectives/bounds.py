@@ -42,6 +42,17 @@ def _exchanged(group: Span) -> Column:
     return share
 
 
+def _copied(group: Span) -> Column:
+    """Return the share of S per port that a block must get from a root outside it, or give to it: 1/inner."""
+    share: Column = 1 / group.inner
+    return share
+
+
+def _nothing(group: Span) -> Column:
+    """Return 0: a barrier moves no bytes."""
+    return np.zeros_like(group.members)
+
+
 def _sent(group: Span) -> Column:
     """Return the share of S of one message: all of it, on the outermost spanned tier."""
     share: Column = np.where(group.members == group.size, 1.0, 0.0)
@@ -55,6 +66,9 @@ _CUT: MappingProxyType[str, Callable[[Span], Column]] = MappingProxyType(
         "reduce_scatter": _gathered,
         "all_to_all": _exchanged,
         "send_recv": _sent,
+        "broadcast": _copied,
+        "reduce": _copied,
+        "barrier": _nothing,
     }
 )
 
