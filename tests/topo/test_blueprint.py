@@ -221,11 +221,17 @@ def _changes(draw: st.DrawFn, bp: Blueprint) -> Change:
 def _orbit_of(graph: "nx.DiGraph[str]", node_class: str, at: dict[str, int]) -> str:
     """Find the orbit whose marked intervals hold these coordinates: the one with the most of them."""
     fits = [
-        (sum(len(cell) for cell in held["cells"].values()), orbit)
+        (sum(_told_apart(cell) for cell in held["cells"].values()), orbit)
         for orbit, held in graph.nodes(data=True)
         if held["node_class"] == node_class and all(_in(cell, at[axis]) for axis, cell in held["cells"].items())
     ]
     return max(fits)[1]
+
+
+def _told_apart(cell: tuple[tuple[int, int], ...]) -> int:
+    """How many marks a cell lies in; the mirror images of a ring or line are one."""
+    single = sum(high == low + 1 for low, high in cell)
+    return len(cell) - max(0, single - 1)
 
 
 def _in(cell: tuple[tuple[int, int], ...], value: int) -> bool:

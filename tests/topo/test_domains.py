@@ -297,7 +297,7 @@ def _orbit_of(graph: "nx.DiGraph[str]", held: dict[str, object]) -> str:
     """Find the orbit of a node: the one of its class whose cells fit its coordinates best."""
     at: dict[str, int] = held["coordinates"]  # type: ignore[assignment]
     fits = [
-        (sum(len(cell) for cell in other["cells"].values()), orbit)
+        (sum(len(cell) - max(0, len(_single(cell)) - 1) for cell in other["cells"].values()), orbit)
         for orbit, other in graph.nodes(data=True)
         if other["node_class"] == held["node_class"]
         and all(not cell or at[axis] in _single(cell) for axis, cell in other["cells"].items())
