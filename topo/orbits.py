@@ -189,6 +189,53 @@ def quotient(bp: Blueprint, marks: Marks = ()) -> "nx.DiGraph[str]":
     return _quotient(bp, normal_marks(bp, marks))
 
 
+def alike(bp: Blueprint, plane: str = "", axes: tuple[str, ...] = ()) -> dict[str, int]:
+    """Return a number for every orbit, the same where an equitable partition of the orbits tells no difference.
+
+    Orbits of one class that see the same capacity, member for member, towards every number: two racks that have each
+    lost an accelerator are one, wherever they stand. (Colour refinement, as in `topo.refine`, on orbits.) Only what
+    lies on `plane` (or any) inside blocks of `axes` counts.
+
+    Examples
+    --------
+    >>> from topo.builders import ScaleOut, cluster_blueprint
+    >>> from topo.changes import without
+    >>> from topo.domains import ScaleUp
+    >>> bp = cluster_blueprint("x", 9, ScaleUp(8, 900e9, 1e-6, "nvlink"), ScaleOut(50e9, "ib"))
+    >>> broken = without(without(bp, {"domain": 2, "slot": 0, "rail": 5}), {"domain": 7, "slot": 0, "rail": 5})
+    >>> switches = {name: n for name, n in alike(broken).items() if name.startswith("nvswitch")}
+    >>> sorted(switches)
+    ['nvswitch[domain=*,port=*]', 'nvswitch[domain=2,port=*]', 'nvswitch[domain=7,port=*]']
+    >>> len(set(switches.values()))
+    2
+    """
+    found = orbit_graph(bp)
+    seen: dict[str, list[tuple[str, int, float]]] = {name: [] for name in found.members}
+    inside = {node.name for node in bp.nodes if set(axes) <= set(bp.closure(node.axes))}
+    wires = {
+        link: place for place, link in enumerate(bp.links) if plane in ("", link.plane) and {link.a, link.b} <= inside
+    }
+    for arc in found.arcs:
+        if arc.wire not in wires:
+            continue
+        share = arc.bandwidth_Bps / found.members[arc.tail].multiplicity
+        seen[arc.tail].append((arc.head, wires[arc.wire], share))
+    names = {node.name: place for place, node in enumerate(bp.nodes)}
+    number = {name: names[member.node.name] for name, member in found.members.items()}
+    while True:
+        told: dict[tuple[object, ...], int] = {}
+        new: dict[str, int] = {}
+        for name, arcs in seen.items():
+            towards: dict[tuple[int, int], float] = defaultdict(float)
+            for head, wire, share in arcs:
+                towards[number[head], wire] += share
+            view = (number[name], *sorted((key, float(f"{share:.9g}")) for key, share in towards.items()))
+            new[name] = told.setdefault(view, len(told))
+        if len(told) == len(set(number.values())):
+            return number
+        number = new
+
+
 def forget() -> None:
     """Forget the quotients that are kept: a benchmark starts from nothing."""
     _orbit_graph.cache_clear()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from topo.blueprint import Blueprint, Level, NodeClass, Order, Plane
 from topo.errors import Fault, SpecError
-from topo.orbits import orbit_graph, quotient
+from topo.orbits import Member, alike, orbit_graph, quotient
 from topo.symmetry import Cell
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _MANY_ARCS = 2000
 """Where a cut is worth loading SciPy for."""
+
+_FEW_SORTS = 8
+"""Damaged places that are looked at one by one."""
 
 _TIE_S = 1e-15
 """Added to every link when looking for the lightest path, so that among equal latencies fewer links win."""
@@ -157,18 +160,30 @@ def _child_and_siblings(
     )
 
 
-def _places(bp: Blueprint, node: NodeClass, child: tuple[str, ...]) -> list[dict[str, int]]:
+def _places(bp: Blueprint, level: Level, node: NodeClass, child: tuple[str, ...]) -> list[dict[str, int]]:
     """Return where to look for the slowest child block: the first, or, around changes, one of every sort.
 
-    A smaller last block has the rates of the others.
+    A smaller last block has the rates of the others. Beyond `_FEW_SORTS` symmetries, blocks are one sort where the same
+    numbers of accelerators in them are `alike`.
     """
     if not bp.changes:
         return [dict.fromkeys(bp.closure(node.axes), 0)]
-    sorts: dict[tuple[Cell, ...], dict[str, int]] = {}
-    for member in orbit_graph(bp).members.values():
+    blocks: dict[tuple[Cell, ...], list[tuple[str, Member]]] = {}
+    for name, member in orbit_graph(bp).members.items():
         if member.node.name == node.name:
-            sorts.setdefault(tuple(member.orbit.cells[axis] for axis in child), member.orbit.example)
-    return list(sorts.values())
+            blocks.setdefault(tuple(member.orbit.cells[axis] for axis in child), []).append((name, member))
+    if len(blocks) > _FEW_SORTS:
+        number = alike(bp, level.plane, bp.own(level, node))
+        sorts: dict[tuple[tuple[int, int], ...], list[tuple[str, Member]]] = {}
+        for held in blocks.values():
+            sorts.setdefault(tuple(sorted((number[name], _per_block(m, child)) for name, m in held)), held)
+        return [held[0][1].orbit.example for held in sorts.values()]
+    return [held[0][1].orbit.example for held in blocks.values()]
+
+
+def _per_block(member: Member, child: tuple[str, ...]) -> int:
+    """Return how many nodes of an orbit are in each block of some axes."""
+    return math.prod(count for axis, count in member.orbit.counts.items() if axis not in child)
 
 
 def cut(graph: "nx.DiGraph[str]", left: list[str], right: list[str]) -> float:
@@ -269,7 +284,7 @@ def priced(bp: Blueprint, pool: Pool) -> list[Priced]:
             sides
             for node in (pool.classes[:1] if whole else pool.classes)
             for axes in [child if child is not None else bp.closure(node.axes)]
-            for place in _places(bp, node, axes)
+            for place in _places(bp, level, node, axes)
             if (sides := _child_and_siblings(bp, pool, level, axes, place, None if whole else node)).right
         ]
         if options:
