@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from topo.domains import ScaleUp
     from topo.errors import Fault, InfeasibleError, PodscaleError, SpecError
     from topo.flows import Cut, bisection, max_flow, min_cut
+    from topo.gather import Gather, gather_Bps
     from topo.graphs import expand, flat
     from topo.imported import graph_summary, graph_tiers
     from topo.nested import Nested, Tie
@@ -48,6 +49,7 @@ _HOMES = {
     "topo.wide": ("Row", "direct_blueprint", "orbit", "sites"),
     "topo.errors": ("Fault", "InfeasibleError", "PodscaleError", "SpecError"),
     "topo.flows": ("Cut", "bisection", "max_flow", "min_cut"),
+    "topo.gather": ("Gather", "gather_Bps"),
     "topo.graphs": ("expand", "flat"),
     "topo.orbits": ("quotient",),
     "topo.refine": ("refine",),
@@ -72,6 +74,8 @@ __all__ = [  # noqa: RUF022 - in the order of a reading
     "min_cut",
     "bisection",
     "Rate",
+    "Gather",
+    "gather_Bps",
     "all_to_all_Bps",
     "tier_exchange_Bps",
     "all_to_all_bound",
