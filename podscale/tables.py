@@ -259,7 +259,15 @@ def draw_topology(console: Console, document: Mapping[str, Any]) -> None:
             tier.get("link", ""),
         )
     console.print(shown)
-    whole = ("bisection_Bps", "all_to_all_Bps", "oversubscription", "diameter_hops", "power_W", "price_usd")
+    whole = (
+        "bisection_Bps",
+        "all_gather_Bps",
+        "all_to_all_Bps",
+        "oversubscription",
+        "diameter_hops",
+        "power_W",
+        "price_usd",
+    )
     _print_pairs(console, "", {name: document.get(name) for name in whole if name in document})
     for pair in document.get("between_pools", ()):
         rate, latency = words.scaled(pair["bandwidth_Bps"], "B/s"), words.seconds(pair["latency_s"])

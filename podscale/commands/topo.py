@@ -86,7 +86,7 @@ def _of_cluster(cluster: str, draw: Path | None, expanded: bool) -> dict[str, An
         "bill": told["parts"],
         "warnings": [*warnings, *built.unused],
     }
-    if isinstance(built.wiring, Blueprint):
+    if isinstance(built.wiring, Blueprint) and document["accelerators"] > 1:
         document |= _reach(built.wiring)
     if draw:
         document["drawing"] = str(_draw(built.blueprint, document["tiers"], draw, expanded=expanded))
@@ -94,15 +94,17 @@ def _of_cluster(cluster: str, draw: Path | None, expanded: bool) -> dict[str, An
 
 
 def _reach(blueprint: "Blueprint") -> dict[str, Any]:
-    """Return what an all-to-all gets at best, what limits it, and the ports in use."""
+    """Return what an all-gather and an all-to-all get at best, what limits it, and the ports in use."""
     from dataclasses import asdict
 
     from topo.concurrent import all_to_all_Bps
+    from topo.gather import gather_Bps
     from topo.ports import ports
 
     rate = all_to_all_Bps(blueprint)
     held = [{key: value for key, value in asdict(row).items() if value is not None} for row in ports(blueprint)]
     return {
+        "all_gather_Bps": gather_Bps(blueprint).bandwidth_Bps,
         "all_to_all_Bps": rate.bandwidth_Bps,
         "all_to_all_exact": rate.exact,
         "all_to_all_limits": [asdict(limit) for limit in rate.limits],
