@@ -6,8 +6,8 @@ A wiring is a document (JSON) with `topologies`: name → nodes (`id`, `rank` wh
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,10 +52,18 @@ class Wiring:
     ranks: tuple[str, ...]
     document: Mapping[str, Any]
     burst_bytes: float
+    networks: dict[float, Network] = field(default_factory=dict, repr=False, compare=False)
 
-    @cached_property
-    def network(self) -> Network:
-        """The network between the ranks, with the installed routes where they are told, else hashed shortest ones."""
+    def network(self, relay_s: float = 0.0) -> Network:
+        """Return the network between the ranks, with the installed routes where they are told, else hashed shortest ones.
+
+        A delayed link passes a relay in user space, which takes `relay_s` beyond the delay.
+        """
+        if relay_s not in self.networks:
+            self.networks[relay_s] = self._network(relay_s)
+        return self.networks[relay_s]
+
+    def _network(self, relay_s: float) -> Network:
         import networkx as nx
 
         graph: nx.Graph[Any] = nx.Graph()
@@ -63,11 +71,12 @@ class Wiring:
         for node in self.document["nodes"]:
             graph.add_node(node["id"], kind="accelerator" if node["id"] in hosts else "switch")
         for link in self.document["links"]:
-            rate, delay = float(link["rate_mbit"]) * 125e3, float(link.get("delay_ms", 0.0)) * 1e-3
+            rate, delay = float(link["rate_mbit"]) * 125e3, float(link.get("delay_ms") or 0.0) * 1e-3
+            delay += relay_s if delay else 0.0
             graph.add_edge(link["u"], link["v"], bandwidth_Bps=rate, latency_s=delay)
         told = self.document.get("routes")
         routes = {tuple(pair.split(">")): nodes for pair, nodes in told.items()} if told else None
-        return network(graph, self.ranks, routes, "hash")  # type: ignore[arg-type]
+        return network(graph, self.ranks, routes, "hash")
 
 
 def wirings(file: str | Path | None = None) -> dict[str, Wiring]:
@@ -130,7 +139,7 @@ def stack(name: str = "open-mpi-tcp") -> Mapping[str, Any]:
     >>> stack()["wire"]["cores"]
     2
     """
-    found: Mapping[str, Any] = read_yaml(STACKS)[name]
+    found: Mapping[str, Any] = read_yaml(STACKS.read_text(encoding="utf-8"))[name]
     return found
 
 
@@ -163,10 +172,10 @@ def planned(op: str, algorithm: str, ranks: int, size_bytes: float) -> Schedule 
     return schedule(op, algorithm, ranks, size_bytes, **shape) if not rule.valid(ranks, **shape) else "group"
 
 
-def seconds(plan: Schedule, wiring: Wiring, fidelity: str, parameters: Wire) -> float:
+def seconds(plan: Schedule, wiring: Wiring, fidelity: str, parameters: Wire, relay_s: float = 0.0) -> float:
     """Return the price of a schedule on a wiring."""
     shaped = replace(parameters, burst_bytes=wiring.burst_bytes)
-    return price(Job(plan, wiring.ranks), wiring.network, fidelity, shaped).seconds
+    return price(Job(plan, wiring.ranks), wiring.network(relay_s), fidelity, shaped).seconds
 
 
 def measured(table: Table) -> list[float]:

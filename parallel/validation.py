@@ -80,8 +80,12 @@ TABLES: Final[Mapping[str, str]] = {
     "gemm": "parallel.validation_gemm",
     "moe": "parallel.validation_moe",
     "collectives": "parallel.validation_collectives",
+    "testbed": "parallel.validation_testbed",
 }
 """Set of measured operators -> the module whose `score(file, progress)` scores it."""
+
+LADDER: Final = ("testbed",)
+"""Sets whose rows are priced on a wiring, at a rung of the fidelity ladder: their `score` takes both."""
 
 
 def validate(
@@ -97,8 +101,9 @@ def validate(
     ----------
     set_name : a key of `TARGETS` or `TABLES`
     file : anyone's own measurements in the schema of the shipped ones: ``.json`` cases, a ``.csv`` table, or their ``.gz``
-    fidelity : these sets are priced by closed forms only: ``auto``, ``closed`` or ``closed-form``
-    topologies : not for these sets: their rows name their hardware themselves
+    fidelity : for `LADDER`, a rung (by default the best); the others have closed forms only: ``auto``, ``closed`` or
+        ``closed-form``
+    topologies : for `LADDER`, the wirings (JSON) that the rows name; the rows of the others name their hardware
     progress : called as ``progress(done, total)``
 
     Returns
@@ -112,6 +117,9 @@ def validate(
         An unknown set or rung, or a file that cannot be read or does not hold cases; every fault at once.
     """
     _check(set_name, fidelity, topologies)
+    if set_name in LADDER:
+        laddered: dict[str, Any] = import_module(TABLES[set_name]).score(file, progress, fidelity, topologies)
+        return laddered
     if set_name in TABLES:
         scored: dict[str, Any] = import_module(TABLES[set_name]).score(file, progress)
         return scored
@@ -136,6 +144,8 @@ def _check(set_name: str, fidelity: str | None, topologies: str | Path | None) -
     found, sets = [], (*TARGETS, *TABLES)
     if set_name not in sets:
         found.append(Fault("SET", set_name, "no such set of measurements", f"choose one of {', '.join(sets)}"))
+    if set_name in LADDER:
+        return
     if fidelity is not None and fidelity.replace(" ", "-").replace("_", "-") not in RUNGS:
         found.append(Fault("fidelity", fidelity, f"is no rung for {set_name}", f"choose one of {', '.join(RUNGS)}"))
     if topologies is not None:

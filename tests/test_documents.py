@@ -83,6 +83,22 @@ def links_table(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def rungs_table() -> str:
+    heads = ("rung", "1 MiB and more: rows", "median %", "p90 %", "worst %", "64 KiB: rows", "median %", "p90 %")
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    for rung in ("stepwise", "dependency", "fifo"):
+        document = validate("testbed", fidelity=rung)
+        large, small = document["bands"]["1 MiB and more"], document["bands"]["64 KiB"]
+        worst = max(row["ape"] for row in document["rows"] if row["ape"] is not None and row["bytes"] >= 2**20)
+        figures = [
+            str(large["predicted"]),
+            *(percent(value) for value in (large["median_ape"], large["p90_ape"], worst)),
+        ]
+        figures += [str(small["predicted"]), percent(small["median_ape"]), percent(small["p90_ape"])]
+        lines.append(f"| {rung} | {' | '.join(figures)} |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "answer"): answer_table,
     ("ACCURACY.md", "training"): lambda: error_table("training"),
@@ -90,6 +106,8 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("ACCURACY.md", "gemm"): products_table,
     ("ACCURACY.md", "moe"): lambda: links_table("moe"),
     ("ACCURACY.md", "collectives"): lambda: links_table("collectives"),
+    ("ACCURACY.md", "testbed"): lambda: error_table("testbed"),
+    ("ACCURACY.md", "rungs"): rungs_table,
 }
 
 

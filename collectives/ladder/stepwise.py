@@ -1,0 +1,169 @@
+"""Rungs that price round by round: with a barrier after each (stepwise), and without (dependency).
+
+A round's messages load links together; the busiest one counts. With a token bucket, a link that paused passes
+`burst_bytes` at once: link a is done at F(a) - burst/B(a), where F(a) = max(F(a), start) + load/B(a) is when its bucket
+would be full again.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from collectives.ladder.classes import Classes, classes
+from collectives.ladder.jobs import Messages, Placed, Price, arc_name, priced, rounds
+from collectives.ladder.network import Network
+from collectives.ladder.wire import Wire
+from topo.relays import Floats, Ints
+
+
+def loads(net: Network, wire: Wire, sent: Messages) -> tuple[Ints, Floats]:
+    """Return the row of every message, and the bytes on every arc: data there, acknowledgements back."""
+    row = net.row(sent.source, sent.destination)
+    arcs = len(net.bandwidth_Bps)
+    owner, arc, share = net.rows.entries(row)
+    total = np.bincount(arc, share * (sent.size_bytes * wire.framing)[owner], arcs)
+    if wire.acknowledging:
+        back = net.row(sent.destination, sent.source)
+        owner, arc, share = net.rows.entries(back)
+        total = total + np.bincount(arc, share * (sent.size_bytes * wire.acknowledging)[owner], arcs)
+    return row, np.asarray(total, dtype=np.float64)
+
+
+def alike(net: Network, wire: Wire) -> Classes | None:
+    """Return the classes of pairs where they tell all that a round needs: nothing on the way back, no shaping, no cores."""
+    if wire.acknowledging or wire.burst_bytes or wire.message_s or wire.copy_s_per_byte:
+        return None
+    if "classes" not in net.memo:
+        net.memo["classes"] = classes(net)
+    found: Classes | None = net.memo["classes"]
+    return found
+
+
+def by_class(found: Classes, net: Network, wire: Wire, sent: Messages) -> tuple[float, float, int] | None:
+    """Return latency and busiest link of a round, and that link, where every end sends and gets at most one message.
+
+    None where that, or one size for all, does not hold: then links are to be added up one by one.
+    """
+    size_bytes = float(sent.size_bytes[0])
+    for ends in (sent.source, sent.destination):
+        seen = np.zeros(len(net.ends), dtype=bool)
+        seen[ends] = True
+        if np.count_nonzero(seen) < len(ends):
+            return None
+    if sent.size_bytes.strides[0] and np.ptp(sent.size_bytes):
+        return None
+    present, count = found.count(sent.source, sent.destination)
+    scale = size_bytes * wire.framing
+    own = int(found.own_s[present].argmax())
+    busiest_s, link = scale * float(found.own_s[present][own]), int(found.cable[present][own])
+    owner, arc, share = found.rows.entries(present)
+    if len(arc):
+        total_s = scale * np.bincount(arc, share * count[owner], len(found.column)) / found.column_Bps
+        top = int(total_s.argmax())
+        if total_s[top] > busiest_s:
+            busiest_s, link = float(total_s[top]), int(found.column[top])
+    latency_s = float((found.latency_s[present] + found.hops[present] * wire.hop_s).max())
+    return latency_s + wire.latency_s(len(net.ends)), busiest_s, link
+
+
+def handling_s(net: Network, wire: Wire, sent: Messages) -> Floats:
+    """Return how long after its last byte each message is dealt with, the links' own latency included.
+
+    Receivers that share cores queue for them; with many messages each, all but the last are dealt with meanwhile.
+    """
+    row = net.row(sent.source, sent.destination)
+    fixed_s = wire.latency_s(len(net.ends))
+    if not (wire.message_s or wire.copy_s_per_byte):
+        return np.asarray(net.latency_s[row] + net.hops[row] * wire.hop_s + fixed_s)
+    queue = max(1.0, wire.crowd(len(np.unique(sent.destination))))
+    core_s = (wire.message_s + wire.copy_s_per_byte * sent.size_bytes) * queue
+    return np.asarray(net.latency_s[row] + net.hops[row] * wire.hop_s + fixed_s + core_s)
+
+
+def stepwise(jobs: Sequence[Placed], net: Network, wire: Wire) -> Price:
+    """Price with a barrier after every round: ``Σ over rounds of (longest latency + busiest link)``.
+
+    Rounds of several jobs run side by side, first with first; their starts are taken as one. The default of one
+    collective: 1 % from measurements of a megabyte and more at the median (reference: the project's MPI testbed).
+    """
+    bandwidth_Bps = net.bandwidth_Bps
+    rest_s = wire.burst_bytes / bandwidth_Bps
+    full_s, busy_s = np.zeros(len(bandwidth_Bps)), np.zeros(len(bandwidth_Bps))
+    now, wire_s, ends = 0.0, 0.0, [0.0] * len(jobs)
+    kinds = alike(net, wire)
+    for sent, repeat in rounds(jobs, wire.buffered):
+        if not len(sent.source):
+            continue
+        quick = by_class(kinds, net, wire, sent) if kinds else None
+        if quick:
+            now += repeat * (quick[0] + quick[1])
+            wire_s += repeat * quick[1]
+            busy_s[quick[2]] += repeat * quick[1]
+            _ended(ends, sent, now)
+            continue
+        _, total = loads(net, wire, sent)
+        after_s = float(handling_s(net, wire, sent).max())
+        used = np.flatnonzero(total)
+        each_s = total[used] / bandwidth_Bps[used]
+        busy_s[used] += each_s * repeat
+        left, before = repeat, -1.0
+        while left:
+            full_s[used] = np.maximum(full_s[used], now) + each_s
+            link_s = max(float((full_s[used] - rest_s[used]).max(initial=now)) - now, 0.0)
+            same = abs(link_s - before) <= 1e-12 * before
+            times = left if same or not wire.burst_bytes else 1
+            now += times * (link_s + after_s)
+            full_s[used] += (times - 1) * (link_s + after_s)
+            wire_s, left, before = wire_s + times * link_s, left - times, link_s
+        _ended(ends, sent, now)
+    return Price(now, tuple(ends), {"wire": wire_s, "latency": now - wire_s}, arc_name(net, busy_s), "stepwise")
+
+
+def _ended(ends: list[float], sent: Messages, now: float) -> None:
+    """Note that the jobs of a round have come so far."""
+    for job in np.unique(sent.job).tolist() if len(ends) > 1 else (0,):
+        ends[job] = now
+
+
+def dependency(jobs: Sequence[Placed], net: Network, wire: Wire) -> Price:
+    """Price without barriers: a rank goes on once it has received, so that the longest chain of messages counts.
+
+    A link's load is that of its round (all jobs' together) and starts with the round's first message on it; what is
+    left of earlier rounds goes first.
+    """
+    bandwidth_Bps = net.bandwidth_Bps
+    rest_s = wire.burst_bytes / bandwidth_Bps
+    full_s, busy_s = np.zeros(len(bandwidth_Bps)), np.zeros(len(bandwidth_Bps))
+    clock = np.repeat([[job.start_s] for job in jobs], len(net.ends), axis=1)
+    for sent, repeat in rounds(jobs, wire.buffered):
+        if not len(sent.source):
+            continue
+        row, total = loads(net, wire, sent)
+        after_s = handling_s(net, wire, sent)
+        owner, arc, _ = net.rows.entries(row)
+        used = np.flatnonzero(total)
+        each_s = total[used] / bandwidth_Bps[used]
+        busy_s[used] += each_s * repeat
+        for left in range(repeat, 0, -1):
+            start = clock[sent.job, sent.source]
+            first = np.full(len(total), np.inf)
+            np.minimum.at(first, arc, start[owner])
+            known = np.isfinite(first[used])
+            before = full_s[used], clock.copy()
+            full_s[used] = np.maximum(full_s[used], np.where(known, first[used], 0.0)) + each_s
+            end = start.copy()
+            np.maximum.at(end, owner, (full_s - rest_s)[arc])
+            np.maximum.at(clock, (sent.job, sent.destination), end + after_s)
+            if not wire.buffered:
+                np.maximum.at(clock, (sent.job, sent.source), end)
+            gained = np.concatenate([full_s[used] - before[0], (clock - before[1])[sent.job, sent.destination]])
+            if left > 1 and np.ptp(gained) <= 1e-12 * gained.max():
+                full_s[used] += (left - 1) * gained[0]
+                clock[sent.job, sent.destination] += (left - 1) * gained[0] * _once(sent)
+                break
+    return priced(net, jobs, [float(each.max()) for each in clock], busy_s, "dependency")
+
+
+def _once(sent: Messages) -> Floats:
+    """Return 1 for every message (assignment with repeated indices adds once)."""
+    return np.ones(len(sent.source))
