@@ -18,6 +18,8 @@ _FIRST_TO_GO = (
     *("topology", "price_usd", "year", "power_W", "fp4_flops", "fp8_flops"),
 )
 """Columns of a list that are left out, in this order, until the rest fits the terminal; ``--json`` has them all."""
+_SERVED = ("ttft_s", "tpot_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user", "mfu", "gpus_used", "bottleneck")
+"""Headline of a serving deployment."""
 _UNITS = {"_Bps": "B/s", "_bytes": "B", "_flops": "", "_W": "W"}
 """Unit by the suffix of a name."""
 
@@ -149,9 +151,34 @@ def draw_train(console: Console, document: Mapping[str, Any]) -> None:
 
 
 def draw_serve(console: Console, document: Mapping[str, Any]) -> None:
-    """Print the document of ``serve --json``."""
-    headline = ("ttft_s", "tpot_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user", "mfu", "gpus_used", "bottleneck")
-    _draw_scenario(console, document, headline)
+    """Print the document of ``serve --json``: one deployment, or two pools and what moves between them."""
+    if document.get("pools"):
+        _draw_pools(console, document)
+        return
+    _draw_scenario(console, document, _SERVED)
+
+
+def _draw_pools(console: Console, document: Mapping[str, Any]) -> None:
+    """Print what both pools do together, the caches between them, and each by itself."""
+    console.print(
+        Text.assemble((document["name"], "bold"), "  ", (f"{document['model']} · {document['cluster']}", "dim"))
+    )
+    if document["note"]:
+        console.print(Text(document["note"], style="dim"))
+    headline = ("ttft_s", "tpot_s", "requests_per_s", "tokens_per_s_per_gpu", "gpus_used")
+    figures = {name: document[name] for name in headline}
+    _print_pairs(console, "", {**figures, "bottleneck": words.phrase(document["bottleneck"])})
+    _print_pairs(console, "Requests per second", document["rates"])
+    moved = document["transfer"]
+    shown = {name: moved[name] for name in ("bytes_per_request", "wire_Bps", "share_Bps", "bound_by", "latency_s")}
+    shown["bytes_per_request"] = words.scaled(moved["bytes_per_request"], "B")
+    load = words.percent(moved["load"])
+    _print_pairs(console, "Caches of one pass", {**shown, "transfer_s": moved["seconds"], "load of the wire": load})
+    for phase, held in document["pools"].items():
+        console.rule(style="dim")
+        name = f"{words.sentence(phase)} on pool {held['pool']}"
+        _draw_scenario(console, {**held, "name": name, "note": "", "warnings": ()}, _SERVED)
+    print_warnings(console, document["warnings"])
 
 
 def draw_validation(console: Console, document: Mapping[str, Any]) -> None:
@@ -289,6 +316,27 @@ def _print_ports(console: Console, rows: Iterable[Mapping[str, Any]]) -> None:
         shown.add_row(row["node"], row["part"], *(f"{row[key]:,}" for key in ("switches", "down", "up", "along")))
     if shown.row_count:
         console.print(shown)
+
+
+def draw_collective(console: Console, document: Mapping[str, Any]) -> None:
+    """Print the document of ``collective --json``: the price, what it is made of, and the bound."""
+    title = f"{document['op']} of {words.scaled(document['bytes'], 'B')} over {document['ranks']:,} ranks"
+    whole = (
+        "time_s",
+        "lower_bound_s",
+        "over_bound",
+        "algbw_Bps",
+        "busbw_Bps",
+        "algorithm",
+        "why",
+        "fidelity",
+        "closed_s",
+    )
+    _print_pairs(console, f"{title} of {document['cluster']}", {name: document[name] for name in whole})
+    _print_pairs(console, "Terms", {f"{name}_s": seconds for name, seconds in document["terms"].items()})
+    if document["busiest"]:
+        console.print(f"busiest link: {' to '.join(document['busiest'])}", markup=False)
+    print_warnings(console, document["warnings"])
 
 
 def draw_bench(console: Console, document: Mapping[str, Any]) -> None:

@@ -1,0 +1,97 @@
+"""One collective on one cluster: both prices, their terms, the bound, and what wiring does to them."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clusters.build import build
+from clusters.collective import BUS, collective
+from clusters.spec import load, parse, with_
+from clusters.tunings import lookup
+from topo.errors import SpecError
+
+RACK = "gb200-nvl72"
+
+
+@pytest.mark.parametrize("op", ["all_gather", "all_reduce", "reduce_scatter"])
+@pytest.mark.parametrize("size_bytes", [2.0**16, 2.0**28])
+def test_a_ring_on_one_switch_costs_the_same_by_closed_form_and_on_the_graph(op: str, size_bytes: float) -> None:
+    rack = build(load(RACK))
+    closed = collective(rack, op, 64, size_bytes, "ring", "closed")
+    for rung in ("stepwise", "dependency", "flow"):
+        on_graph = collective(rack, op, 64, size_bytes, "ring", rung)
+        assert on_graph["fidelity"] == rung
+        assert on_graph["time_s"] == pytest.approx(closed["time_s"], rel=1e-6)
+
+
+def test_a_ring_over_boxes_leaves_by_every_nic_and_is_no_dearer_than_its_closed_form() -> None:
+    """What leaves a box of eight by a NIC does not cross NVLink there: 7/8 of what the closed form counts."""
+    pod = build(with_(load("hgx-h100"), accelerators=64))
+    closed = collective(pod, "all_gather", 64, 2.0**30, "ring", "closed")
+    graph = collective(pod, "all_gather", 64, 2.0**30, "ring", "dependency")
+    assert 0.8 * closed["time_s"] < graph["time_s"] < closed["time_s"]
+    efficiency = lookup("nvlink4", "all_gather")[0].efficiency
+    assert graph["terms"]["wire"] == pytest.approx(7 / 8 * 63 / 64 * 2.0**30 / (450e9 * efficiency))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce", "barrier"]),
+    st.sampled_from([2, 8, 24, 64]),
+    st.floats(1e3, 1e9),
+    st.sampled_from(["closed", "stepwise", "dependency"]),
+)
+def test_terms_add_up_and_no_price_is_below_the_bound(op: str, ranks: int, size_bytes: float, fidelity: str) -> None:
+    pod = build(with_(load("hgx-h100"), accelerators=64))
+    told = collective(pod, op, ranks, size_bytes, fidelity=fidelity)
+    assert sum(told["terms"].values()) == pytest.approx(told["time_s"])
+    assert told["time_s"] >= told["lower_bound_s"] * (1 - 1e-9)
+    assert told["algorithm"] in told["prices"]
+    moved = BUS.get(op, 0) * (ranks - 1) / ranks or 1.0
+    assert told["busbw_Bps"] == pytest.approx(told["algbw_Bps"] * moved)
+
+
+def test_a_ring_does_not_feel_oversubscription_and_an_all_to_all_does() -> None:
+    flat = build(parse({"accelerator": "h100", "accelerators": 1024}))
+    tapered = build(
+        parse({"accelerator": "h100", "accelerators": 1024, "scale_out": {"oversubscription": 4, "radix": 80}})
+    )
+    ring = [collective(c, "all_gather", 512, 2.0**30, "ring")["terms"]["wire"] for c in (flat, tapered)]
+    exchange = [collective(c, "all_to_all", 1024, 2.0**30, "pairwise")["terms"]["wire"] for c in (flat, tapered)]
+    assert ring[1] == pytest.approx(ring[0])
+    assert exchange[1] > 1.5 * exchange[0]
+
+
+def test_a_slow_rail_slows_the_ring_that_crosses_it_and_not_one_inside_a_box() -> None:
+    whole = parse({"accelerator": "h100", "accelerators": 64})
+    slow = with_(whole, changes=[{"node": "nic", "at": {"rail": 0}, "to": "leaf", "factor": 0.25}])
+    inside = [collective(build(spec), "all_gather", 8, 2.0**28, "ring")["time_s"] for spec in (whole, slow)]
+    across = [collective(build(spec), "all_gather", 64, 2.0**28, "ring", stride=1)["time_s"] for spec in (whole, slow)]
+    assert inside[0] == pytest.approx(inside[1])
+    assert across[1] > 1.2 * across[0]
+
+
+def test_a_pair_of_a_mesh_has_one_link() -> None:
+    box = build(load("mi300x-box"))
+    pair, all_of_it = (collective(box, "all_gather", n, 2.0**30, "ring", "closed") for n in (2, 8))
+    assert pair["busbw_Bps"] < 64e9
+    assert all_of_it["busbw_Bps"] > 4 * pair["busbw_Bps"]
+
+
+def test_what_only_the_closed_form_prices_says_so() -> None:
+    told = collective(build(load(RACK)), "all_reduce", 64, 2.0**30, "nvls")
+    assert told["fidelity"] == "closed"
+    assert any("switches reduce" in warning for warning in told["warnings"])
+
+
+def test_every_fault_of_a_request_comes_at_once() -> None:
+    with pytest.raises(SpecError) as caught:
+        collective(build(load(RACK)), "all_gather", 100, -1.0, "rings", "finest")
+    assert len(caught.value.faults) == 4
+    with pytest.raises(SpecError, match="all_reduce"):
+        collective(build(load(RACK)), "allreduce", 8, 1.0)
+
+
+def test_an_algorithm_that_does_not_run_here_names_those_that_do() -> None:
+    with pytest.raises(SpecError, match="valid here: ring"):
+        collective(build(load("hgx-a100")), "all_reduce", 8, 1e6, "nvls")
