@@ -15,7 +15,7 @@ from podscale.render import print_warnings, reason
 _MANY = 40
 _FIRST_TO_GO = (
     *("operation", "algorithm", "vendor", "title", "generation", "link", "source"),
-    *("topology", "price_usd", "year", "power_W", "fp4_flops", "fp8_flops"),
+    *("topology", "price_usd", "year", "power_W", "fp4_flops", "fp8_flops", "date", "tier"),
 )
 """Columns of a list that are left out, in this order, until the rest fits the terminal; ``--json`` has them all."""
 _SERVED = ("ttft_s", "tpot_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user", "mfu", "gpus_used", "bottleneck")
@@ -332,7 +332,8 @@ def draw_collective(console: Console, document: Mapping[str, Any]) -> None:
         "fidelity",
         "closed_s",
     )
-    _print_pairs(console, f"{title} of {document['cluster']}", {name: document[name] for name in whole})
+    console.print(f"\n[bold cyan]{title} of {document['cluster']}[/]", highlight=False)
+    _print_pairs(console, "", {name: document[name] for name in whole})
     _print_pairs(console, "Terms", {f"{name}_s": seconds for name, seconds in document["terms"].items()})
     if document["busiest"]:
         console.print(f"busiest link: {' to '.join(document['busiest'])}", markup=False)
