@@ -129,6 +129,21 @@ def test_topo_reads_a_graph_of_another_tool():
     assert document["tiers"][0]["bandwidth_Bps"] == 450e9
 
 
+def test_collective_prices_an_operation_beside_its_bound():
+    document = answer("collective", "all-gather", "--cluster", "gb200-nvl72", "--ranks", 64, "--bytes", "256MiB")
+    assert {"time_s", "lower_bound_s", "algorithm", "busbw_Bps", "terms"} <= set(document)
+    assert document["fidelity"] == "stepwise"
+    assert document["lower_bound_s"] == pytest.approx(63 / 64 * 2**28 / 900e9)
+    assert document["lower_bound_s"] < document["time_s"] == pytest.approx(sum(document["terms"].values()))
+
+
+def test_a_wrong_collective_is_told_in_full():
+    code, out, err = podscale("collective", "allgather", "--cluster", "gb200-nvl72", "--ranks", 100, "--bytes", "1GB")
+    assert (code, out) == (2, "")
+    assert "did you mean all_gather" in err
+    assert "at least 2 ranks, of 72" in err
+
+
 @pytest.mark.parametrize(
     "args",
     [("compare", *SMALL, "--quiet"), ("train", SCENARIOS / "llama-405b-h100.yaml")],

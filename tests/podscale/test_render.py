@@ -1,9 +1,12 @@
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from podscale import render, tables, words
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def drawn(draw, document, width=100, **options):
@@ -65,6 +68,17 @@ def test_scenario_tables_show_terms_and_memory(document):
     assert "122 GB" in text
     assert "no residuals" in text
     assert "395 ms" in drawn(tables.draw_serve, document["rows"][5] | {"ttft_s": 0.395})
+
+
+def test_two_pools_are_drawn_with_what_moves_between_them():
+    from parallel.scenario import serve
+
+    document = serve(EXAMPLES / "scenarios" / "old-with-new.yaml")
+    text = drawn(tables.draw_serve, document)
+    assert max(map(len, text.splitlines())) <= 120
+    for said in ("Requests per second", "288 MB", "1.6 TB/s", "KV transfer", "prefill on pool prefill", "TPOT"):
+        assert said in text
+    assert text.count("note: prefill: EP32") == 1
 
 
 def test_validation_shows_summary_groups_and_skips():
