@@ -36,6 +36,7 @@ OUT_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 def clashes(spec: ClusterSpec, values: Values, faulty: Paths, file: str) -> Iterator[Fault]:
     """Yield the faults between fields; none is reported about a field that is faulty by itself."""
     yield from _size_faults(spec, faulty, file)
+    yield from _alone_faults(spec, faulty, file)
     for section, kind, table in (
         ("scale_up", spec.scale_up.kind, UP_FIELDS),
         ("scale_out", spec.scale_out.kind, OUT_FIELDS),
@@ -56,6 +57,16 @@ def _size_faults(spec: ClusterSpec, faulty: Paths, file: str) -> Iterator[Fault]
         remedy = f"buy at least {spec.domain * count}, or write domain: {max(1, spec.accelerators // count)}"
         at = f" at each of {count} sites" if count > 1 else ""
         yield Fault("accelerators", spec.accelerators, f"is fewer than one domain of {spec.domain}{at}", remedy, file)
+
+
+def _alone_faults(spec: ClusterSpec, faulty: Paths, file: str) -> Iterator[Fault]:
+    """Yield a fault where several accelerators share a domain, and nothing is known that joins them: a wafer is its own."""
+    if spec.graph or spec.domain == 1 or faulty & {("domain",), ("accelerator",), ("scale_up",)}:
+        return
+    links = [level.link for level in spec.scale_up.levels] or [spec.scale_up.link]
+    if not all(links):
+        problem = f"holds several, and {spec.accelerator} is a domain of its own: no link is known that joins two"
+        yield Fault("domain", spec.domain, problem, "write domain: 1, or name the link in scale_up.link", file)
 
 
 def _strays(

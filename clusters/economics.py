@@ -3,11 +3,11 @@
 from functools import lru_cache
 from typing import Any
 
-from clusters.figures import DATA, KEPT, Figure, Overlay, Table, figures_of, overlay, read_yaml, sources_with
+from clusters.figures import DATA, KEPT, Figure, Overlay, Table, figures_of, files_of, overlay, read_yaml, sources_with
 
 
 def economics() -> Table[Table[Figure]]:
-    """Return the figures of `data/economics.yaml` by section: gpu_hour, capital, hosts, facility, optics.
+    """Return the figures of `data/economics.yaml` by section, the user's own on top: gpu_hour, capital, hosts and so on.
 
     >>> economics()["facility"]["pue"].range
     (1.1, 1.58)
@@ -17,7 +17,10 @@ def economics() -> Table[Table[Figure]]:
 
 @lru_cache(KEPT)
 def _economics(over: Overlay) -> Table[Table[Figure]]:
-    sections = read_yaml((DATA / "economics.yaml").read_text(encoding="utf-8"))
+    sections: dict[str, dict[str, Any]] = {}
+    for path in (DATA / "economics.yaml", *files_of(over, "", "economics.yaml")):
+        for name, rows in (read_yaml(path.read_text(encoding="utf-8")) or {}).items():
+            sections[name] = {**sections.get(name, {}), **rows}
     known = sources_with(over)
     return Table((name, figures_of(rows, known)) for name, rows in sections.items())
 
@@ -34,6 +37,7 @@ def economics_rows() -> list[dict[str, Any]]:
             "tier": figure.tier,
             "date": figure.date,
             "source": figure.source,
+            "note": figure.note,
         }
         for section, figures in economics().items()
         for key, figure in figures.items()

@@ -4,11 +4,13 @@ A user's catalogue is a folder of the layout of ``clusters/data``::
 
     accelerators/*.yaml   one document per part; a name that exists overrides that part figure by figure
     fabrics.yaml          links, NICs and switches, likewise
+    memories.yaml         memory beyond the accelerator's own, likewise
+    economics.yaml        rents, prices, watts and rates, figure by figure
     sources.yaml          where the user's figures come from
     kernels.yaml          fitted constants (`clusters.overlay`)
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -34,9 +36,21 @@ WORDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "NICs": ("NICs",),
         "ports": ("ports",),
         "topology": TOPOLOGIES,
+        "price of a byte": ("USD/GB",),
     }
 )
-"""Dimension -> its units, for those that are counts."""
+"""Dimension -> its units, for those that `clusters.units` does not scale."""
+
+ECONOMICS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "gpu_hour": ("USD/h",),
+        "capital": ("USD", "of capital", "years", "per year"),
+        "hosts": ("W",),
+        "facility": ("ratio", "of IT power", "USD/kWh", "USD/kW-month"),
+        "optics": ("USD", "W"),
+    }
+)
+"""Section of economics.yaml -> units of its figures."""
 
 _COST: Final = {"power": "power", "price": "price"}
 FIGURES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
@@ -60,6 +74,12 @@ FIGURES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "links": {"rate": "bandwidth", "latency": "seconds", **_COST},
         "nics": {"rate": "bandwidth", **_COST},
         "switches": {"ports": "ports", "rate": "bandwidth", "latency": "seconds", **_COST},
+        "memories": {
+            "bandwidth": "bandwidth",
+            "capacity": "bytes",
+            "latency": "seconds",
+            "price": "price of a byte",
+        },
     }
 )
 """Kind of part -> figure -> its dimension."""
@@ -70,9 +90,18 @@ HEADS: Final[Mapping[str, Mapping[str, type]]] = MappingProxyType(
         "links": dict.fromkeys(("title", "plane", "switch"), str),
         "nics": {"title": str, "link": str, "built_in": bool},
         "switches": {"title": str, "in_network_reduction": bool},
+        "memories": dict.fromkeys(("title", "kind", "per", "accelerator"), str),
     }
 )
-"""Kind of part -> its words and flags; all may have `aliases` and `figures` too."""
+"""Kind of part -> its words and flags; all may have `figures` too, and `aliases` all but memories."""
+
+CHOICES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = MappingProxyType(
+    {
+        "links": {"plane": ("scale-up", "scale-out")},
+        "memories": {"kind": ("hbm", "host", "pool", "flash", "disk"), "per": ("accelerator", "device")},
+    }
+)
+"""Kind of part -> word -> what it may be."""
 
 NEEDED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -80,18 +109,24 @@ NEEDED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "links": ("title", "plane", "figures.latency"),
         "nics": ("title", "link", "figures.rate"),
         "switches": ("title", "in_network_reduction", "figures.ports", "figures.rate"),
+        "memories": ("title", "kind", "per", "figures.bandwidth", "figures.capacity"),
     }
 )
 """Kind of part -> what a new one cannot do without; one that overrides may leave out anything."""
 
 REFERENCES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
-    {"accelerators": {"link": "links", "nic": "nics"}, "links": {"switch": "switches"}, "nics": {"link": "links"}}
+    {
+        "accelerators": {"link": "links", "nic": "nics"},
+        "links": {"switch": "switches"},
+        "nics": {"link": "links"},
+        "memories": {"accelerator": "accelerators"},
+    }
 )
 """Kind of part -> word -> the kind that it names a part of."""
 
 FIGURE_KEYS: Final = ("value", "unit", "source", "range", "note")
 SOURCE_KEYS: Final = ("title", "url", "tier", "date")
-TOP_FILES: Final = ("fabrics.yaml", "sources.yaml", "kernels.yaml")
+TOP_FILES: Final = ("fabrics.yaml", "memories.yaml", "economics.yaml", "sources.yaml", "kernels.yaml")
 
 
 @lru_cache(KEPT)
@@ -108,7 +143,13 @@ def check(folder: str, over: Overlay) -> None:
     known = {**_sections(DATA / "sources.yaml", []), **{k: v for p in own for k, v in _sections(p, faults).items()}}
     for path in own:
         faults += source_faults(_sections(path, []), str(path))
-    faults += part_faults([*files_of(over, "", "fabrics.yaml")], [*files_of(over, "accelerators")], known)
+    parts = (files_of(over, "", "fabrics.yaml"), files_of(over, "accelerators"), files_of(over, "", "memories.yaml"))
+    faults += part_faults(parts[0], parts[1], known, parts[2])
+    accelerators = {
+        str(held.get("name")) for path in parts[1] for held in _parts_in(path, [])
+    } | _shipped_accelerators()
+    for path in files_of(over, "", "economics.yaml"):
+        faults += economics_faults(_sections(path, faults), known, str(path), accelerators)
     if faults:
         raise SpecError(faults)
 
@@ -126,14 +167,14 @@ def _folder_faults(folder: str, over: Overlay) -> Iterator[Fault]:
             yield Fault("file", None, "is not read", remedy, str(path))
 
 
-def part_faults(fabrics: list[Path], accelerators: list[Path], known: Mapping[str, Any]) -> list[Fault]:
+def part_faults(
+    fabrics: list[Path], accelerators: list[Path], known: Mapping[str, Any], memories: list[Path] | None = None
+) -> list[Fault]:
     """Return the faults of files of parts, whose references may point to each other or into the shipped catalogue."""
-    from clusters.catalogue import documents
-
     faults: list[Fault] = []
     shipped = _sections(DATA / "fabrics.yaml", [])
     names = {section: {*(shipped.get(section) or {})} for section in ("links", "nics", "switches")}
-    names["accelerators"] = _shipped_accelerators()
+    names |= {"accelerators": _shipped_accelerators(), "memories": {*_sections(DATA / "memories.yaml", [])}}
     entries: list[tuple[str, str, Mapping[str, Any], str]] = []
     for path in fabrics:
         for section, rows in _sections(path, faults).items():
@@ -142,14 +183,37 @@ def part_faults(fabrics: list[Path], accelerators: list[Path], known: Mapping[st
                 faults.append(Fault(str(section), None, "is no section of fabrics.yaml", remedy, str(path)))
                 continue
             entries += [(section, str(name), row, str(path)) for name, row in rows.items()]
+    for path in memories or ():
+        entries += [("memories", str(name), row, str(path)) for name, row in _sections(path, faults).items()]
     for path in accelerators:
-        for document in filter(None, (_parsed(text, path, faults) for text in documents(_text(path, faults)))):
+        for document in _parts_in(path, faults):
             entries.append(("accelerators", str(document.get("name") or "accelerator"), document, str(path)))
     new = {section: {name for kind, name, *_ in entries if kind == section} - held for section, held in names.items()}
     everything = {section: held | new[section] for section, held in names.items()}
     for kind, name, entry, file in entries:
         faults += _entry_faults(kind, name, entry, file, everything, known, name in new[kind])
     return faults
+
+
+def economics_faults(
+    sections: Mapping[str, Any], known: Mapping[str, Any], file: str, accelerators: Collection[str]
+) -> Iterator[Fault]:
+    """Yield what is wrong with a file of prices and rates: a figure that ships keeps its unit, a rent is of a part."""
+    shipped = _sections(DATA / "economics.yaml", [])
+    for section, rows in sections.items():
+        if section not in ECONOMICS:
+            yield Fault(str(section), None, "is no section of economics.yaml", nearest(str(section), ECONOMICS), file)
+            continue
+        if not isinstance(rows, Mapping):
+            yield Fault(section, None, "holds no figures", "write {name: {value: 1, unit: USD, source: mine}}", file)
+            continue
+        for key, row in rows.items():
+            if section == "gpu_hour" and key not in accelerators:
+                remedy = nearest(str(key), sorted(accelerators))
+                yield Fault(f"{section}.{key}", None, "is none of the accelerators", remedy, file)
+            held = shipped[section].get(key)
+            units = (held["unit"],) if held else ECONOMICS[section]
+            yield from _figure_faults(section, units, units[0], row, f"{section}.{key}", file, known)
 
 
 def source_faults(rows: Mapping[str, Any], file: str) -> Iterator[Fault]:
@@ -191,18 +255,24 @@ def _entry_faults(
         return
     if is_new:
         held = {*entry, *(f"figures.{key}" for key in figures)}
+        held |= {"figures.bandwidth", "figures.capacity"} if "accelerator" in entry else set()  # those of its memory
         missing = [field for field in NEEDED[kind] if field not in held]
         yield from (Fault(f"{name}.{field}", None, "is missing", "a new part needs it", file) for field in missing)
         if kind == "links":
             yield from _family_faults(name, file)
     for key, row in figures.items():
-        yield from _figure_faults(kind, str(key), row, f"{name}.figures.{key}", file, known)
+        where, dimension = f"{name}.figures.{key}", FIGURES[kind].get(str(key))
+        if dimension is None:
+            yield Fault(where, None, f"is no figure of {kind}", nearest(str(key), FIGURES[kind]), file)
+            continue
+        units = WORDS.get(dimension) or tuple(unit for unit in UNITS[dimension] if unit)
+        yield from _figure_faults(dimension, units, EXAMPLES.get(dimension, units[0]), row, where, file, known)
 
 
 def _head_faults(kind: str, name: str, entry: Mapping[str, Any], file: str) -> Iterator[Fault]:
     """Yield what is wrong with the words and flags of a part."""
     heads = HEADS[kind]
-    fields = (*heads, "aliases", "figures")
+    fields = (*heads, *(("aliases",) if kind != "memories" else ()), "figures")
     for field in entry.keys() - {*fields}:
         yield Fault(f"{name}.{field}", entry[field], "is no field here", nearest(str(field), fields), file)
     for field in heads.keys() & entry.keys():
@@ -211,18 +281,15 @@ def _head_faults(kind: str, name: str, entry: Mapping[str, Any], file: str) -> I
             yield Fault(f"{name}.{field}", entry[field], f"is not {wanted}", f"write {wanted}", file)
     if "aliases" in entry and not isinstance(entry["aliases"], list):
         yield Fault(f"{name}.aliases", entry["aliases"], "is no list", "write [one, two]", file)
-    if entry.get("plane", "scale-up") not in ("scale-up", "scale-out"):
-        yield Fault(f"{name}.plane", entry["plane"], "is no plane", "write scale-up or scale-out", file)
+    for field, choices in CHOICES.get(kind, {}).items():
+        if entry.get(field, choices[0]) not in choices:
+            yield Fault(f"{name}.{field}", entry[field], f"is no {field}", f"write {' or '.join(choices)}", file)
 
 
-def _figure_faults(kind: str, key: str, row: Any, where: str, file: str, known: Mapping[str, Any]) -> Iterator[Fault]:
-    """Yield what is wrong with one figure."""
-    dimension = FIGURES[kind].get(key)
-    if dimension is None:
-        yield Fault(where, None, f"is no figure of {kind}", nearest(key, FIGURES[kind]), file)
-        return
-    units = WORDS.get(dimension) or tuple(unit for unit in UNITS[dimension] if unit)
-    example = EXAMPLES.get(dimension, units[0])
+def _figure_faults(
+    what: str, units: tuple[str, ...], example: str, row: Any, where: str, file: str, known: Mapping[str, Any]
+) -> Iterator[Fault]:
+    """Yield what is wrong with one figure of `what`, which is written in one of some units."""
     if not isinstance(row, Mapping):
         yield Fault(where, row, "is no figure", "write {value: 1, unit: " + units[0] + ", source: mine}", file)
         return
@@ -232,7 +299,7 @@ def _figure_faults(kind: str, key: str, row: Any, where: str, file: str, known: 
     if not _positive(value):
         yield Fault(f"{where}.value", value, "is no positive number", "leave an unpublished figure out", file)
     if row.get("unit") not in units:
-        problem = "is missing" if row.get("unit") is None else f"is no unit of {dimension}"
+        problem = "is missing" if row.get("unit") is None else f"is no unit of {what}"
         yield Fault(f"{where}.unit", row.get("unit"), problem, f"write it as in {example}", file)
     if row.get("source") not in known:
         problem = "is missing" if row.get("source") is None else "is not in sources.yaml"
@@ -284,6 +351,13 @@ def _parsed(text: str, path: Path, faults: list[Fault]) -> dict[str, Any]:
     if found is not None and not isinstance(found, dict):
         faults.append(Fault("file", None, "holds no fields", "write fields", str(path)))
     return found if isinstance(found, dict) else {}
+
+
+def _parts_in(path: Path, faults: list[Fault]) -> list[dict[str, Any]]:
+    """Return the documents of a file of accelerators."""
+    from clusters.catalogue import documents
+
+    return [held for text in documents(_text(path, faults)) if (held := _parsed(text, path, faults))]
 
 
 def _sections(path: Path, faults: list[Fault]) -> dict[str, Any]:

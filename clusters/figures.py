@@ -138,6 +138,16 @@ def files_of(over: Overlay, folder: str, name: str = "") -> list[Path]:
     return [p for p in paths if (p.name == name if name else p.parent.name == folder)]
 
 
+def entries_of(over: Overlay, name: str) -> dict[str, dict[str, Any]]:
+    """Return the entries of one file of the catalogue by name, the user's words and figures on top."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in (DATA / name, *files_of(over, "", name)):
+        for key, row in (read_yaml(path.read_text(encoding="utf-8")) or {}).items():
+            old = found.get(key, {})
+            found[key] = {**old, **row, "figures": {**old.get("figures", {}), **row.get("figures", {})}}
+    return found
+
+
 def sources() -> Table[Source]:
     """Every source by key, the user's own included."""
     return sources_with(overlay())

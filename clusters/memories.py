@@ -1,7 +1,7 @@
 """Memory beyond the accelerator's own (hosts, pools, flash, disk) and what it costs to hold a byte there.
 
-The figures lie in ``clusters/data/memories.yaml``, each with source, tier, date and range. A row that names an
-`accelerator` takes capacity and bandwidth from that part, so that HBM can be compared with the rest.
+The figures lie in ``clusters/data/memories.yaml``, the user's own on top, each with source, tier, date, and range or note.
+A row that names an `accelerator` takes capacity and bandwidth from that part, so that HBM can be compared with the rest.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,14 @@ from typing import Any, Final
 
 from clusters.catalogue import accelerator
 from clusters.fabrics import find
-from clusters.figures import DATA, KEPT, Figure, Overlay, Table, figures_of, overlay, read_yaml, sources_with
+from clusters.figures import KEPT, Figure, Overlay, Table, entries_of, figures_of, overlay, sources_with
+from topo.errors import Fault, SpecError
 
 GB: Final = 1e9
 """Bytes in the GB of a price."""
 DAY_S: Final = 86_400.0
 YEAR_S: Final = 365.25 * DAY_S
+_OF_PART: Final = {"capacity": "hbm_capacity", "bandwidth": "hbm_bandwidth"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def memories() -> tuple[str, ...]:
     >>> [name for name in memories() if name.startswith("hbm")]
     ['hbm-h100', 'hbm-gb200', 'hbm-rubin']
     """
-    return tuple(_rows())
+    return tuple(_rows(overlay()))
 
 
 def memory(name: str) -> Memory:
@@ -108,7 +110,8 @@ def memory(name: str) -> Memory:
     >>> round(disk.drain_s / 3600), memory("HBM_H100").capacity_bytes
     (22, 80000000000.0)
     """
-    return _memory(find("memory", name, {key: key for key in _rows()}), overlay())
+    over = overlay()
+    return _memory(find("memory", name, {key: key for key in _rows(over)}), over)
 
 
 def memory_rows() -> list[dict[str, Any]]:
@@ -133,20 +136,22 @@ def _row(held: Memory) -> dict[str, Any]:
     }
 
 
-@lru_cache(1)
-def _rows() -> dict[str, dict[str, Any]]:
-    """Read the entries of memories.yaml."""
-    rows: dict[str, dict[str, Any]] = read_yaml((DATA / "memories.yaml").read_text(encoding="utf-8"))
-    return rows
+@lru_cache(KEPT)
+def _rows(over: Overlay) -> dict[str, dict[str, Any]]:
+    """Entries of memories.yaml, the user's on top."""
+    return entries_of(over, "memories.yaml")
 
 
 @lru_cache(32 * KEPT)
 def _memory(name: str, over: Overlay) -> Memory:
-    row = _rows()[name]
+    row = _rows(over)[name]
     own = figures_of(row["figures"], sources_with(over))
     if "accelerator" in row:
         part = accelerator(row["accelerator"]).figures
-        own = Table({"capacity": part["hbm_capacity"], "bandwidth": part["hbm_bandwidth"], **own}.items())
+        own = Table({**{key: part[figure] for key, figure in _OF_PART.items() if figure in part}, **own}.items())
+    if missing := [key for key in _OF_PART if key not in own]:
+        remedy = "write it among the figures: the accelerator has none that is public"
+        raise SpecError([Fault(f"{name}.figures.{key}", None, "is missing", remedy) for key in missing])
     price = own.get("price")
     return Memory(
         name=name,

@@ -35,6 +35,7 @@ STOPS: dict[str, str] = {
     "imbalance": "uneven pipeline stages: the layers do not divide",
     "bubble": "the pipeline bubble: more micro-batches or fewer stages",
     "pp": "hops between pipeline stages",
+    "kv_transfer": "moving key-value caches to the pool that decodes: more bandwidth between the pools, or smaller passes",
     "dp": "gradient reduction that backward cannot hide: more scale-out bandwidth",
     "optimizer": "the optimizer's memory traffic",
 }

@@ -1,13 +1,19 @@
-"""One deployment from a file: a model, a cluster, a split; priced in full, or as the limit of its communication alone."""
+"""One deployment from a file: a model, a cluster, a split; priced in full, or as the limit of its communication alone.
+
+A cluster of unlike pools is priced on the one that `pool` names, or, with `pools`, prefills on one and decodes on another.
+"""
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from clusters.spec import ClusterSpec, load, parse, with_
+from clusters.build import between, build
+from clusters.spec import ClusterSpec, focus, load, parse, with_
 from parallel import results, rules, serving
 from parallel.exchange import REAL, ExchangeRules
 from parallel.io import read_model, read_yaml
@@ -18,12 +24,16 @@ from parallel.serving import ServeJob
 from parallel.strategy import Columns, Space
 from parallel.sweep import PHASES, Bound, Task
 from parallel.training import RECOMPUTE
+from parallel.transfer import Side, Transfer, request_bytes, transfer
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.errors import Fault, InfeasibleError, SpecError
 
 if TYPE_CHECKING:
-    from parallel.scenariofile import ExchangeFile, ServeFile, TrainFile
+    from parallel.scenariofile import ExchangeFile, ServeFile, ServeStrategyFile, TrainFile
 
+T = TypeVar("T")
+SIDES = ("prefill", "decode")
+"""The phases of a request, in their order."""
 _NO_SPACE = Space((("one", (1.0,)),))
 
 
@@ -40,7 +50,7 @@ def train(path: str | Path) -> dict[str, Any]:
     from parallel.scenariofile import TrainFile, check
 
     file = check(TrainFile, read_yaml(path), str(path))
-    spec, model = _cluster(file, path), _model(file.model, path)
+    spec, model = _pool(_cluster(file, path), "pool", file.pool, path), _model(file.model, path)
     work = TrainWorkload(**_given(file.workload))
     bound = Bound.of(Task("train", model, spec, work, ServeWorkload(), _NO_SPACE))
     split = file.strategy.model_dump()
@@ -61,21 +71,23 @@ def train(path: str | Path) -> dict[str, Any]:
 def serve(path: str | Path, limit: str | None = None) -> dict[str, Any]:
     """Price the deployment of a scenario file; with ``limit="communication"`` everything but the expert exchange is free.
 
-    A `ladder` in the file changes assumptions one after the other; each rung is priced in the same way.
+    A `ladder` in the file changes assumptions one after the other; each rung is priced in the same way. With `pools` in the
+    file there are two deployments, and the caches that move between them: see `parallel.transfer`.
     """
-    from parallel.scenariofile import ServeFile, check
+    from parallel.scenariofile import ServeFile, check, pool_faults
 
     if limit not in (None, "communication"):
         raise SpecError([Fault("limit", limit, "no such limit", "write communication, or leave it out")])
     file = check(ServeFile, read_yaml(path), str(path))
+    if faults := pool_faults(file, str(path)):
+        raise SpecError(faults)
     spec, model = _cluster(file, path), _model(file.model, path)
-    given = _given(file.workload)
-    work = ServeWorkload(**given, **({"exchange": file.exchange.kernels} if file.exchange.kernels else {}))
-    bound = Bound.of(Task(file.phase, model, spec, TrainWorkload(), work, _NO_SPACE))
-    split = file.strategy.model_dump()
-    split["used"] = split.pop("ranks_per_domain") or domain_size(bound.cluster)
-    cols = Columns.of(**split)
-    rules.check(rules.SERVE_RULES, cols, bound.setting, str(path))
+    if file.pools:
+        if limit is not None:
+            remedy = "leave it out, or write pool and phase in the file"
+            raise SpecError([Fault("limit", limit, "is of one phase, and the file has two", remedy)])
+        return _serve_pools(file, spec, model, path)
+    bound, cols = _deployment(file, _pool(spec, "pool", file.pool, path), model, file.phase, file.strategy, path)
     exchange = _rules(REAL, file.exchange)
     priced = _serve_price(bound, cols, exchange, limit)
     document = _document(file, bound, cols, priced, check_memory=limit is None)
@@ -83,6 +95,97 @@ def serve(path: str | Path, limit: str | None = None) -> dict[str, Any]:
     document["mfu"] = _serve_mfu(bound, document) if limit is None else None
     document["ladder"] = _ladder(file, bound, cols, exchange, limit, path)
     return document
+
+
+def _deployment(
+    file: "ServeFile", spec: ClusterSpec, model: Model, phase: str, strategy: "ServeStrategyFile", path: str | Path
+) -> tuple[Bound, Columns]:
+    """Bind one phase to its cluster, and its split to the rules."""
+    kernels = {"exchange": file.exchange.kernels} if file.exchange.kernels else {}
+    work = ServeWorkload(**_given(file.workload), **kernels)
+    bound = Bound.of(Task(phase, model, spec, TrainWorkload(), work, _NO_SPACE))
+    split = strategy.model_dump()
+    split["used"] = split.pop("ranks_per_domain") or domain_size(bound.cluster)
+    cols = Columns.of(**split)
+    rules.check(rules.SERVE_RULES, cols, bound.setting, str(path))
+    return bound, cols
+
+
+def _serve_pools(file: "ServeFile", spec: ClusterSpec, model: Model, path: str | Path) -> dict[str, Any]:
+    """Price prefill on one pool, decode on the other, and the caches between them as a term of the first."""
+    from parallel.scenariofile import StrategiesFile
+
+    names: dict[str, str] = file.pools.model_dump() if file.pools else {}
+    strategies = file.strategies or StrategiesFile()
+
+    def deployment(phase: str) -> tuple[Bound, Columns]:
+        one = _pool(spec, f"pools.{phase}", names[phase], path)
+        try:
+            return _deployment(file, one, model, phase, getattr(strategies, phase), path)
+        except SpecError as error:
+            here = f"strategies.{phase}."
+            told = [replace(fault, field=fault.field.replace("strategy.", here)) for fault in error.faults]
+            raise SpecError(told) from None
+
+    bounds = dict(zip(SIDES, _all([partial(deployment, phase) for phase in SIDES]), strict=True))
+    exchange = _rules(REAL, file.exchange)
+    prices = {phase: _serve_price(*bounds[phase], exchange, None) for phase in SIDES}
+    sides = {phase: _side(*bounds[phase], prices[phase]) for phase in SIDES}
+    moved = transfer(
+        request_bytes(model, bounds["prefill"][0].task.serve),
+        sides["prefill"],
+        sides["decode"],
+        between(build(focus(spec, "")), *(names[phase] for phase in SIDES)),
+    )
+    prices["prefill"] = moved.added(prices["prefill"])
+    documents = {}
+    for phase, (bound, cols) in bounds.items():
+        named = file.model_copy(update={"name": f"{file.name}, {phase} on pool {names[phase]}"})
+        document = _document(named, bound, cols, prices[phase])
+        documents[phase] = {**document, "pool": names[phase], "mfu": _serve_mfu(bound, document)}
+    rates = {phase: side.requests_per_s for phase, side in sides.items()}
+    return {"name": file.name, **_both(documents, rates, moved)}
+
+
+def _side(bound: Bound, cols: Columns, priced: Priced) -> Side:
+    """Read off one deployment what the transfer has to know, the requests that it could serve among it."""
+    work = bound.task.serve
+    tokens = work.isl if bound.task.phase == "prefill" else work.osl
+    rate = float(priced.extra["tokens_per_s_per_gpu"][0]) * bound.cluster.accelerators
+    return Side.of(bound.cluster, cols, rate / tokens)
+
+
+def _both(documents: dict[str, dict[str, Any]], rates: dict[str, float], moved: Transfer) -> dict[str, Any]:
+    """Join two deployments: what a request sees, what the slower of pools and wire serves, and both in full."""
+    first, second = (documents[phase] for phase in SIDES)
+    rates = {**rates, "kv_transfer": moved.requests_per_s}
+    slowest = min(rates, key=lambda name: rates[name])
+    bought = sum(document["gpus_used"] + document["gpus_idle"] for document in documents.values())
+    broken = [
+        f"{phase}: {document['limit_broken']}" for phase, document in documents.items() if document["limit_broken"]
+    ]
+    warnings = [f"{phase}: {note}" for phase, document in documents.items() for note in document["warnings"]]
+    if moved.load > 1.0:
+        warnings.append(
+            f"the wire between the pools carries {moved.requests_per_s:.4g} caches per second of "
+            f"{min(rates['prefill'], rates['decode']):.4g} that the pools could serve: it sets the rate"
+        )
+    return {
+        **{key: first[key] for key in ("note", "model", "workload")},
+        "phase": " and ".join(SIDES),
+        "cluster": ", ".join(document["cluster"] for document in documents.values()),
+        "ttft_s": first["ttft_s"],
+        "tpot_s": second["tpot_s"],
+        "requests_per_s": rates[slowest],
+        "tokens_per_s_per_gpu": rates[slowest] * first["workload"]["osl"] / bought,
+        "gpus_used": sum(document["gpus_used"] for document in documents.values()),
+        "bottleneck": slowest,
+        "rates": rates,
+        "transfer": asdict(moved),
+        "pools": documents,
+        "limit_broken": "; ".join(broken) or None,
+        "warnings": warnings,
+    }
 
 
 def _serve_price(bound: Bound, cols: Columns, exchange: ExchangeRules, limit: str | None) -> Priced:
@@ -149,6 +252,33 @@ def _beside(name: str, path: str | Path) -> str:
 def _cluster(file: "TrainFile | ServeFile", path: str | Path) -> ClusterSpec:
     spec = load(_beside(file.cluster, path)) if isinstance(file.cluster, str) else parse(file.cluster, str(path))
     return with_(spec, accelerators=file.accelerators) if file.accelerators else spec
+
+
+def _pool(spec: ClusterSpec, field: str, name: str | None, path: str | Path) -> ClusterSpec:
+    """Return the pool that a field of the scenario names; a cluster of unlike pools wants one."""
+    if spec.pools and name is None:
+        known = ", ".join(held.name for held in spec.pools)
+        raise SpecError(
+            [Fault(field, None, "is missing: the cluster has unlike pools", f"name one of {known}", str(path))]
+        )
+    try:
+        return focus(spec, name or "")
+    except SpecError as error:
+        raise SpecError([replace(fault, field=field, file=str(path)) for fault in error.faults]) from None
+
+
+def _all(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Call one after the other; the faults of all come in one error."""
+    found: list[T] = []
+    faults: list[Fault] = []
+    for call in calls:
+        try:
+            found.append(call())
+        except SpecError as error:
+            faults += error.faults
+    if faults:
+        raise SpecError(faults)
+    return found
 
 
 def _model(name: str, path: str | Path) -> Model:

@@ -12,6 +12,14 @@ from parallel.precision import FORMATS, RECIPES
 from parallel.training import RECOMPUTE
 from topo.errors import Fault, SpecError
 
+BESIDE_POOLS = {
+    "pool": "leave it out",
+    "phase": "leave it out: both phases are priced",
+    "strategy": "write strategies: {prefill: {tp: 8}, decode: {ep: 64}}",
+    "ladder": "leave it out, or price one pool: write pool and phase",
+}
+"""Fields that say something of one deployment -> what to do about them where there are two."""
+
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -106,22 +114,40 @@ class TrainFile(Section):
     note: str = ""
     model: str
     cluster: str | dict[str, Any]
+    pool: str | None = Field(None, description="the pool of a cluster that has several")
     accelerators: PositiveInt | None = Field(None, description="in place of the cluster's own count")
     workload: TrainWorkloadFile = TrainWorkloadFile()
     strategy: TrainStrategyFile = TrainStrategyFile()
 
 
+class PoolsFile(Section):
+    """Which pool of the cluster does what."""
+
+    prefill: str
+    decode: str
+
+
+class StrategiesFile(Section):
+    """The splits of the two pools."""
+
+    prefill: ServeStrategyFile = ServeStrategyFile()
+    decode: ServeStrategyFile = ServeStrategyFile()
+
+
 class ServeFile(Section):
-    """One serving deployment."""
+    """One serving deployment: of one phase, or, with `pools`, of prefill and decode on two pools of one cluster."""
 
     name: str = "scenario"
     note: str = ""
     phase: Literal["prefill", "decode"] = "decode"
     model: str
     cluster: str | dict[str, Any]
+    pool: str | None = Field(None, description="the pool of a cluster that has several")
+    pools: PoolsFile | None = Field(None, description="the pool that prefills and the one that decodes")
     accelerators: PositiveInt | None = None
     workload: ServeWorkloadFile = ServeWorkloadFile()
     strategy: ServeStrategyFile = ServeStrategyFile()
+    strategies: StrategiesFile | None = Field(None, description="the splits of both pools")
     exchange: ExchangeFile = ExchangeFile()
     ladder: list[StepFile] = Field([], description="assumptions changed one after the other, each step kept")
 
@@ -132,6 +158,19 @@ def check(schema: type[T], data: Mapping[str, Any], file: str) -> T:
         return schema.model_validate(dict(data))
     except ValidationError as error:
         raise SpecError([_fault(schema, item, file) for item in error.errors()]) from None
+
+
+def pool_faults(scenario: ServeFile, file: str) -> list[Fault]:
+    """Return what is wrong between `pools` and the fields of one deployment."""
+    if scenario.pools is None:
+        problem, remedy = "belong to two pools", "write pools: {prefill: old, decode: new}, or strategy"
+        return [Fault("strategies", None, problem, remedy, file)] if scenario.strategies else []
+    given = scenario.model_fields_set
+    faults = [Fault(f, None, "stands beside pools", remedy, file) for f, remedy in BESIDE_POOLS.items() if f in given]
+    if scenario.pools.prefill == scenario.pools.decode:
+        remedy = "name another; for one phase on one pool write pool and phase"
+        faults.append(Fault("pools.decode", scenario.pools.decode, "prefills already", remedy, file))
+    return faults
 
 
 def _fault(schema: type[BaseModel], item: Any, file: str) -> Fault:

@@ -14,8 +14,8 @@ from podscale.render import print_warnings, reason
 
 _MANY = 40
 _FIRST_TO_GO = (
-    *("operation", "algorithm", "vendor", "title", "generation", "link", "source"),
-    *("topology", "price_usd", "year", "power_W", "fp4_flops", "fp8_flops", "date", "tier"),
+    *("operation", "algorithm", "vendor", "title", "generation", "link", "source", "note"),
+    *("topology", "price_usd", "year", "power_W", "fp4_flops", "fp8_flops"),
 )
 """Columns of a list that are left out, in this order, until the rest fits the terminal; ``--json`` has them all."""
 _SERVED = ("ttft_s", "tpot_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user", "mfu", "gpus_used", "bottleneck")
@@ -174,10 +174,9 @@ def _draw_pools(console: Console, document: Mapping[str, Any]) -> None:
     shown["bytes_per_request"] = words.scaled(moved["bytes_per_request"], "B")
     load = words.percent(moved["load"])
     _print_pairs(console, "Caches of one pass", {**shown, "transfer_s": moved["seconds"], "load of the wire": load})
-    for phase, held in document["pools"].items():
+    for held in document["pools"].values():
         console.rule(style="dim")
-        name = f"{words.sentence(phase)} on pool {held['pool']}"
-        _draw_scenario(console, {**held, "name": name, "note": "", "warnings": ()}, _SERVED)
+        _draw_scenario(console, {**held, "note": "", "warnings": ()}, _SERVED)
     print_warnings(console, document["warnings"])
 
 
@@ -305,7 +304,8 @@ def draw_topology(console: Console, document: Mapping[str, Any]) -> None:
     for row in document["bill"]:
         cells = (quantity(key, row[key]) for key in ("power_W", "price_usd"))
         parts.add_row(row["part"], words.figures(row["count"], 6), *cells)
-    console.print(parts)
+    if parts.row_count:
+        console.print(parts)
     print_warnings(console, document.get("warnings") or ())
 
 

@@ -196,12 +196,13 @@ def graph_summary(graph: "AnyGraph") -> dict[str, Any]:
     """
     found = graph_tiers(graph)
     w = wires(graph)
-    tail, _, rate_Bps, _ = w.arcs
-    own = np.bincount(tail, weights=rate_Bps, minlength=w.size)[w.accelerators]
+    tail, head, rate_Bps, _ = w.arcs
     home = domains(graph)
-    between = home[w.arcs[0]] != home[w.arcs[1]]
-    out = np.bincount(tail[between], weights=rate_Bps[between], minlength=w.size)
-    injected = {"scale-up": float(own.mean()), "scale-out": float(out[w.accelerators].mean())}
+    inside = (home[tail] == home[head]) & (home[tail] >= 0)
+    injected = {
+        plane: float(np.bincount(tail[kept], weights=rate_Bps[kept], minlength=w.size)[w.accelerators].mean())
+        for plane, kept in (("scale-up", inside), ("scale-out", ~inside))
+    }
     rows = []
     for tier in found:
         # NICs inside a domain: what leaves it is what its NICs carry, and a tier is never above one.

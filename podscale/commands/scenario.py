@@ -30,7 +30,7 @@ def serve(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Price one serving deployment: TTFT, TPOT, their terms, memory per GPU."""
+    """Price one serving deployment: TTFT, TPOT, their terms, memory per GPU; or prefill and decode on two pools."""
     from parallel.scenario import serve as run
 
     door = Door(as_json, quiet)

@@ -26,6 +26,10 @@ def topo(
         str | None,
         typer.Option("--format", metavar="NAME", help="Read a graph in this format, such as nccl-xml or nvidia-smi."),
     ] = None,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LINK=RATE", help="Bandwidth of a kind of link that the graph leaves out: pcie=63GB/s."),
+    ] = None,
     draw: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the wiring: a file that ends in .svg or .html.")
     ] = None,
@@ -36,7 +40,10 @@ def topo(
     """Describe a cluster's wiring: tiers, bisection, all-to-all, ports, parts, watts, price."""
     if expanded or draw:
         _check(draw)
-    document = _of_graph(cluster, form, draw) if form or _is_graph(cluster) else _of_cluster(cluster, draw, expanded)
+    if form or _is_graph(cluster):
+        document = _of_graph(cluster, form, _rates(rate or []), draw)
+    else:
+        document = _of_cluster(cluster, draw, expanded)
     Door(as_json, quiet).answer(document, _print)
 
 
@@ -46,7 +53,24 @@ def _is_graph(cluster: str) -> bool:
     return path.is_file() and path.suffix.lower() not in (".yaml", ".yml")
 
 
-def _of_graph(file: str, form: str | None, draw: Path | None) -> dict[str, Any]:
+def _rates(given: list[str]) -> dict[str, float]:
+    """Read ``pcie=63GB/s`` and its like; every fault at once."""
+    from clusters.units import parse_quantity
+
+    rates, faults = dict[str, float](), list[Fault]()
+    for text in given:
+        name, equals, rate = text.partition("=")
+        try:
+            rates[name] = float(parse_quantity(rate, "bandwidth"))
+        except ValueError as error:
+            problem = str(error).rstrip(".") if equals else "names no rate"
+            faults.append(Fault("--rate", text, problem, "write a link and its rate, such as pcie=63GB/s"))
+    if faults:
+        raise SpecError(faults)
+    return rates
+
+
+def _of_graph(file: str, form: str | None, rates: dict[str, float], draw: Path | None) -> dict[str, Any]:
     """Describe a graph that another tool wrote down; its parts are not those of the catalogue."""
     from topo.formats import read
     from topo.imported import graph_summary
@@ -54,7 +78,7 @@ def _of_graph(file: str, form: str | None, draw: Path | None) -> dict[str, Any]:
     if draw:
         remedy = "draw a described cluster, or write the graph with topo.formats"
         raise SpecError([Fault("--draw", str(draw), "draws symmetries, which an imported graph has none of", remedy)])
-    found = read(Path(file), form)
+    found = read(Path(file), form, rates=rates)
     facts = graph_summary(found.graph)
     return {
         "name": Path(file).name,

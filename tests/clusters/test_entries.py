@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from clusters import catalogue, figures
-from clusters.build import build, path
+from clusters.build import build, list_rows, path
+from clusters.economics import economics
+from clusters.memories import memories, memory
 from clusters.spec import load, parse
 from topo.errors import SpecError
 
@@ -177,3 +179,84 @@ def test_a_part_of_ones_own_may_be_a_template(own):
         "domain",
     )
     assert catalogue.accelerator_rows()[-1]["missing"] == "template"
+
+
+# --- memories and prices of one's own ------------------------------------------------------------------------------------
+
+
+def test_the_example_adds_a_memory_and_overrides_a_price_and_a_rate(monkeypatch):
+    shipped = memory("disk"), economics()["facility"]["pue"]
+    monkeypatch.setenv(figures.VARIABLE, str(EXAMPLE))
+    shelf, disk, power = memory("my-cxl-shelf"), memory("disk"), economics()["facility"]["electricity"]
+    assert (shelf.capacity_bytes, shelf.bandwidth_Bps, shelf.drain_s, shelf.latency_s) == (8e12, 100e9, 80.0, None)
+    assert shelf.price_usd == pytest.approx(56_000)
+    assert (disk.figures["price"].value, disk.capacity_bytes) == (0.03, shipped[0].capacity_bytes)
+    assert (power.value, power.range, power.tier) == (0.055, (0.05, 0.07), "measured")
+    assert economics()["facility"]["pue"] == shipped[1]
+    assert list_rows("memories")[-1]["name"] == "my-cxl-shelf"
+    monkeypatch.delenv(figures.VARIABLE)
+    assert "my-cxl-shelf" not in memories()
+    assert economics()["facility"]["electricity"].value == 0.08
+
+
+def test_a_memory_may_be_that_of_an_accelerator_of_ones_own(own):
+    part = PART + "  hbm_capacity: {value: 100, unit: GB, source: recalled}\n"
+    shelf = "hbm-mine: {title: Mine, kind: hbm, per: accelerator, accelerator: mine, figures: {bandwidth: %s}}\n"
+    own(part=part, memories=shelf % "{value: 2, unit: TB/s, source: recalled}")
+    assert (memory("hbm-mine").capacity_bytes, memory("hbm-mine").bandwidth_Bps) == (100e9, 2e12)
+    own(part=PART, memories=shelf % "{value: 3, unit: TB/s, source: recalled}")
+    with pytest.raises(SpecError, match=r"hbm-mine\.figures\.capacity: is missing"):
+        memory("hbm-mine")
+
+
+def test_a_price_of_a_part_of_ones_own_is_listed(own):
+    own(part=PART, economics="gpu_hour:\n  mine: {value: 2, unit: USD/h, source: recalled}\n")
+    assert {row["name"]: row["value"] for row in list_rows("economics")}["gpu_hour/mine"] == 2
+
+
+def test_every_fault_of_memories_and_prices_comes_at_once(own):
+    own(
+        memories="""
+mine:
+  titel: Mine
+  kind: tape
+  per: rack
+  accelerator: h1000
+  aliases: [my]
+  figures:
+    bandwidth: {value: 1, unit: GB, source: recalled}
+    latency: {value: -1, unit: us, source: recalled}
+    price: {value: 1, unit: USD, source: nobody, range: [2, 3]}
+    speed: {value: 1, unit: GB/s, source: recalled}
+disk: 3
+""",
+        economics="""
+gpu_hours: {}
+facility:
+  pue: {value: 1.2, unit: of IT power, source: recalled}
+  electricity: 0.08
+  water: {value: 1, unit: litre, source: recalled}
+optics: [1]
+gpu_hour:
+  h10: {value: 1, unit: USD/h, source: recalled}
+""",
+    )
+    faults = _faults("memories.yaml")
+    assert {*faults} == {
+        "disk", "mine.titel", "mine.title", "mine.kind", "mine.per", "mine.accelerator", "mine.aliases",
+        "mine.figures.bandwidth.unit", "mine.figures.latency.value", "mine.figures.price.unit",
+        "mine.figures.price.source", "mine.figures.price.range", "mine.figures.speed",
+    }  # fmt: skip
+    assert "hbm or host or pool or flash or disk" in faults["mine.kind"].remedy
+    assert "USD/GB" in faults["mine.figures.price.unit"].remedy
+    faults = _faults("economics.yaml")
+    assert {*faults} == {
+        "gpu_hours",
+        "facility.pue.unit",
+        "facility.electricity",
+        "facility.water.unit",
+        "optics",
+        "gpu_hour.h10",
+    }
+    assert "did you mean gpu_hour" in faults["gpu_hours"].remedy
+    assert "ratio" in faults["facility.pue.unit"].remedy

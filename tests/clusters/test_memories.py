@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusters import catalogue
+from clusters import catalogue, entries
 from clusters.build import list_rows
+from clusters.figures import DATA, read_yaml
 from clusters.memories import (
     GB,
     YEAR_S,
@@ -36,6 +37,21 @@ def test_every_memory_has_sourced_figures_with_their_ranges(name):
         assert figure.unit in ({"USD/GB"} if key == "price" else UNITS[DIMENSIONS[key]])
         assert figure.tier == catalogue.sources()[figure.source].tier
         assert figure.range is None or figure.range[0] <= figure.value <= figure.range[1]
+
+
+def test_every_figure_of_its_own_has_a_range_or_a_note():
+    rows = read_yaml((DATA / "memories.yaml").read_text(encoding="utf-8"))
+    bare = [
+        f"{name}.{key}"
+        for name, row in rows.items()
+        for key, f in row["figures"].items()
+        if not {"range", "note"} & {*f}
+    ]
+    assert not bare
+
+
+def test_the_file_obeys_the_tables_that_a_users_own_obeys():
+    assert entries.part_faults([], [], catalogue.sources(), [DATA / "memories.yaml"]) == []
 
 
 def test_the_tiers_drain_one_after_the_other():

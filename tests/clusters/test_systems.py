@@ -409,12 +409,12 @@ def test_cloudmatrix_nodes_are_a_microsecond_apart():
 
 def test_old_and_new_stand_beside_each_other_with_what_the_file_puts_between_them():
     both = build(load(EXAMPLES / "old-with-new.yaml"))
-    old, new = pool(both, "prefill"), pool(both, "decode")
+    old, new = pool(both, "old"), pool(both, "new")
     assert [(part.accelerator.name, part.domain, part.usable) for part in (old, new)] == [
         ("h100-sxm", 8, 256),
         ("gb200", 72, 144),
     ]
-    assert between(both, "prefill", "decode")["bandwidth_Bps"] == pytest.approx(1.6e12)
+    assert between(both, "old", "new")["bandwidth_Bps"] == pytest.approx(1.6e12)
 
 
 def test_one_slow_rail_of_four_takes_an_eighth_of_a_racks_way_out():

@@ -277,3 +277,20 @@ def test_facts_are_told_of_every_kind(data):
     told = facts(build(parse(data)))
     assert told["accelerators"] == data["accelerators"]
     assert told["bisection_Bps"] > 0
+
+
+# --- wafers ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [{}, {"scale_up": {"layers": 1}}, {"scale_up": {"bandwidth": "1TB/s"}}], ids=str)
+def test_a_wafer_is_a_domain_of_its_own(more):
+    faults = faults_of({"accelerator": "wse-3", "accelerators": 64, "domain": 8, **more})
+    assert {*faults} == {"domain"}
+    assert "wse-3 is a domain of its own" in faults["domain"].problem
+    assert "write domain: 1" in faults["domain"].remedy
+
+
+def test_a_wafer_alone_or_with_a_link_of_the_users_is_built():
+    assert build(parse({"accelerator": "wse-3", "accelerators": 64})).domain == 1
+    spec = parse({"accelerator": "wse-3", "accelerators": 64, "domain": 8, "scale_up": {"link": "ualink"}})
+    assert build(spec).tiers[0].link == "ualink"

@@ -82,7 +82,7 @@ def test_a_shipped_deployment_runs(name):
 
 
 def test_every_shipped_scenario_is_tested():
-    assert {path.stem for path in SCENARIOS.glob("*.yaml")} == {*SERVED, "llama-405b-h100"}
+    assert {path.stem for path in SCENARIOS.glob("*.yaml")} == {*SERVED, "llama-405b-h100", "old-with-new"}
 
 
 @pytest.mark.parametrize(("name", "published_s"), [("isca25-infiniband", 14.76e-3), ("isca25-gb200", 0.82e-3)])

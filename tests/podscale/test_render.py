@@ -76,7 +76,7 @@ def test_two_pools_are_drawn_with_what_moves_between_them():
     document = serve(EXAMPLES / "scenarios" / "old-with-new.yaml")
     text = drawn(tables.draw_serve, document)
     assert max(map(len, text.splitlines())) <= 120
-    for said in ("Requests per second", "288 MB", "1.6 TB/s", "KV transfer", "prefill on pool prefill", "TPOT"):
+    for said in ("Requests per second", "288 MB", "1.6 TB/s", "KV transfer", "prefill on pool old", "TPOT"):
         assert said in text
     assert text.count("note: prefill: EP32") == 1
 
