@@ -259,7 +259,9 @@ class ChangeFile(Section):
     remove: Place | None = Field(
         None, description="every node at this place, of all classes that have these axes: {domain: 3}, {site: 0}"
     )
-    node: Name | None = Field(None, description="class of the nodes: accelerator, nic, leaf, spine, nvswitch ...")
+    node: Name | None = Field(
+        None, description="class of the nodes: accelerator, nic, leaf, spine, scale-up-switch ..."
+    )
     at: Place | None = Field(None, description="where: axes and values or ranges, {rail: 3, domain: 0:4}")
     to: Name | None = Field(None, description="only their links to nodes of this class")
     to_at: Place | None = Field(None, description="only those at this place")

@@ -58,7 +58,7 @@ def topology_svg(outline: Outline, tiers: Tiers = ()) -> str:
     >>> from topo.outline import outline
     >>> box = cluster_blueprint("box", 1, ScaleUp(8, 900e9, 1e-6, "nvlink", switches=4), None)
     >>> drawn = topology_svg(outline(box))
-    >>> "nvswitch ×4" in drawn, "4 × 225 GB/s" in drawn
+    >>> "scale-up-switch ×4" in drawn, "4 × 225 GB/s" in drawn
     (True, True)
     """
     sheet = Sheet()

@@ -336,7 +336,7 @@ def joined(name: str, pools: Mapping[str, Blueprint], top: Top) -> Blueprint:
     >>> new = cluster_blueprint("rack", 1, ScaleUp(72, 900e9, 1e-6, "nvlink5"), None, "b200")
     >>> both = joined("both", {"old": old, "new": new}, Core("xdr", {"old": 800e9, "new": 800e9}))
     >>> [node.name for node in both.nodes if node.kind != "accelerator"]
-    ['old.nvswitch', 'old.nic', 'old.leaf', 'new.nvswitch', 'new.nic', 'core']
+    ['old.scale-up-switch', 'old.nic', 'old.leaf', 'new.scale-up-switch', 'new.nic', 'core']
     >>> [(level.name, level.axes) for level in both.levels]
     [('domain', ('old', 'old.domain', 'new')), ('leaf', ('old', 'new')), ('joint', ())]
     """

@@ -154,7 +154,7 @@ class ScaleUp:
     inner: int = 72
     oversubscription: float = 1.0
     in_network_reduction: bool = True
-    switch_part: str = "nvswitch"
+    switch_part: str = "scale-up-switch"
     outer_latency_s: float | None = None
     outer_switches: int | None = None
     sub_planes: int = 1
@@ -249,7 +249,7 @@ class ScaleUp:
             own = own or [Axis("port", self.switches)]
         else:
             own.append(Axis("port", self.switches // planes))
-        first = switch("nvswitch", "block" if self.blocks > 1 else DOMAIN, *(axis.name for axis in own))
+        first = switch("scale-up-switch", "block" if self.blocks > 1 else DOMAIN, *(axis.name for axis in own))
         share_Bps = self.bandwidth_Bps / self.switches
         down = LinkClass(ACCELERATOR, first.name, share_Bps, self.latency_s / 2, self.link)
         if self.blocks == 1:
@@ -257,7 +257,7 @@ class ScaleUp:
         outer = self._outer_switches() // planes
         latency_s = 2 * self.latency_s if self.outer_latency_s is None else self.outer_latency_s
         each_Bps = self.block_size * share_Bps / self.oversubscription / outer
-        second = switch("outer-nvswitch", DOMAIN, *(["subplane"] if planes > 1 else []), "outer")
+        second = switch("outer-switch", DOMAIN, *(["subplane"] if planes > 1 else []), "outer")
         up = LinkClass(first.name, second.name, each_Bps, (latency_s - self.latency_s) / 2, self.link)
         return [*own, Axis("outer", outer)], (first, second), (down, up)
 

@@ -17,7 +17,7 @@ def steps(bp: Blueprint) -> dict[str, tuple[Step, ...]]:
     >>> from topo.builders import ScaleOut, cluster_blueprint
     >>> from topo.domains import ScaleUp
     >>> two = steps(cluster_blueprint("two", 2, ScaleUp(8, 900e9, 1e-6, "nvlink"), ScaleOut(50e9, "ib")))
-    >>> two["nvswitch"], two["leaf"]
+    >>> two["scale-up-switch"], two["leaf"]
     ((('domain', ('domain',)),), ())
     """
     chains = [_chain(bp, node) for node in bp.nodes if node.kind == "accelerator"]
@@ -53,7 +53,7 @@ def rows(bp: Blueprint) -> dict[str, int]:
     >>> from topo.builders import ScaleOut, cluster_blueprint
     >>> from topo.domains import ScaleUp
     >>> rows(cluster_blueprint("two", 2, ScaleUp(8, 900e9, 1e-6, "nvlink"), ScaleOut(50e9, "ib")))
-    {'accelerator': 0, 'nvswitch': -1, 'nic': 1, 'leaf': 2}
+    {'accelerator': 0, 'scale-up-switch': -1, 'nic': 1, 'leaf': 2}
     """
     peers: dict[str, set[str]] = {node.name: set() for node in bp.nodes}
     for link in bp.links:

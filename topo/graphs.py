@@ -203,7 +203,7 @@ def expand(bp: Blueprint) -> "nx.Graph[str]":
     >>> from topo.domains import ScaleUp
     >>> box = expand(cluster_blueprint("box", 1, ScaleUp(8, 900e9, 1e-6, "nvlink", switches=4), None))
     >>> box.number_of_nodes(), box.number_of_edges(), box.edges["accelerator[domain=0,slot=0,rail=0]",
-    ...     "nvswitch[domain=0,port=0]"]["bandwidth_Bps"] / 1e9
+    ...     "scale-up-switch[domain=0,port=0]"]["bandwidth_Bps"] / 1e9
     (12, 32, 225.0)
     """
     with _collector_paused():

@@ -184,7 +184,7 @@ def quotient(bp: Blueprint, marks: Marks = ()) -> "nx.DiGraph[str]":
     >>> from topo.domains import ScaleUp
     >>> box = cluster_blueprint("box", 1, ScaleUp(8, 900e9, 1e-6, "nvlink", switches=4), None)
     >>> quotient(box).nodes("multiplicity")
-    NodeDataView({'accelerator[domain=*,slot=*,rail=*]': 8, 'nvswitch[domain=*,port=*]': 4}, data='multiplicity')
+    NodeDataView({'accelerator[domain=*,slot=*,rail=*]': 8, 'scale-up-switch[domain=*,port=*]': 4}, data='multiplicity')
     """
     return _quotient(bp, normal_marks(bp, marks))
 
@@ -203,9 +203,9 @@ def alike(bp: Blueprint, plane: str = "", axes: tuple[str, ...] = ()) -> dict[st
     >>> from topo.domains import ScaleUp
     >>> bp = cluster_blueprint("x", 9, ScaleUp(8, 900e9, 1e-6, "nvlink"), ScaleOut(50e9, "ib"))
     >>> broken = without(without(bp, {"domain": 2, "slot": 0, "rail": 5}), {"domain": 7, "slot": 0, "rail": 5})
-    >>> switches = {name: n for name, n in alike(broken).items() if name.startswith("nvswitch")}
+    >>> switches = {name: n for name, n in alike(broken).items() if name.startswith("scale-up-switch")}
     >>> sorted(switches)
-    ['nvswitch[domain=*,port=*]', 'nvswitch[domain=2,port=*]', 'nvswitch[domain=7,port=*]']
+    ['scale-up-switch[domain=*,port=*]', 'scale-up-switch[domain=2,port=*]', 'scale-up-switch[domain=7,port=*]']
     >>> len(set(switches.values()))
     2
     """

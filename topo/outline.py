@@ -383,7 +383,7 @@ def outline(bp: Blueprint, loads: Loads | None = None) -> Outline:
     >>> from topo.domains import ScaleUp
     >>> two = outline(cluster_blueprint("two", 2, ScaleUp(8, 900e9, 1e-6, "nvlink"), ScaleOut(50e9, "ib")))
     >>> [(frame.name, frame.count, [(box.name, box.each) for box in frame.boxes]) for frame in two.root.frames]
-    [('domain', 2, [('nic', 8), ('accelerator', 8), ('nvswitch', 18)])]
+    [('domain', 2, [('nic', 8), ('accelerator', 8), ('scale-up-switch', 18)])]
     >>> [(bundle.links, bundle.bandwidth_Bps / 1e9) for bundle in two.bundles]
     [(288, 50.0), (16, 50.0), (16, 50.0)]
     """

@@ -55,7 +55,7 @@ def ranks(bp: Blueprint) -> dict[str, int]:
     >>> from topo.builders import ScaleOut, cluster_blueprint
     >>> from topo.domains import ScaleUp
     >>> ranks(cluster_blueprint("x", 128, ScaleUp(8, 900e9, 1e-6, "nvlink"), ScaleOut(50e9, "ib")))
-    {'accelerator': 0, 'nvswitch': 1, 'nic': 1, 'leaf': 2, 'spine': 3}
+    {'accelerator': 0, 'scale-up-switch': 1, 'nic': 1, 'leaf': 2, 'spine': 3}
     """
     found = {node.name: 0 for node in bp.nodes if node.kind == "accelerator"}
     ring, rank = list(found), 0
@@ -106,7 +106,7 @@ def ports(
     >>> pod = cluster_blueprint("x", 128, ScaleUp(8, 900e9, 1e-6, "nvlink", 4), ScaleOut(50e9, "ib"))
     >>> for row in ports(pod, {"switch": 64}):
     ...     print(row.node, row.switches, row.down, row.up, row.free)
-    nvswitch 512 8 0 None
+    scale-up-switch 512 8 0 None
     leaf 32 32 32 0
     spine 16 64 0 0
     """

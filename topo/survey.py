@@ -141,7 +141,7 @@ def parts(bp: Blueprint) -> dict[str, int]:
     >>> from topo.builders import cluster_blueprint
     >>> from topo.domains import ScaleUp
     >>> parts(cluster_blueprint("box", 1, ScaleUp(8, 900e9, 1e-6, "nvlink", switches=4), None))
-    {'accelerator': 8, 'nvswitch': 4, 'nvlink': 32}
+    {'accelerator': 8, 'scale-up-switch': 4, 'nvlink': 32}
     """
     found = orbit_graph(bp)
     counts: Counter[str] = Counter()
@@ -178,7 +178,7 @@ def summary(bp: Blueprint) -> dict[str, Any]:
     >>> facts["bisection_Bps"] / 1e9, facts["oversubscription"], facts["diameter_hops"]
     (400.0, 1.0, 6)
     >>> facts["parts"]
-    {'accelerator': 16, 'nvswitch': 8, 'nic': 16, 'switch': 8, 'nvlink': 64, 'ib': 16}
+    {'accelerator': 16, 'scale-up-switch': 8, 'nic': 16, 'switch': 8, 'nvlink': 64, 'ib': 16}
     """
     found = {pool: priced(bp, pool) for pool in pools(bp)}
     rows = []

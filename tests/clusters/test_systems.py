@@ -74,9 +74,9 @@ TIERS = {
 """Published blocks: accelerators, and bytes/s per accelerator and direction."""
 
 SWITCHES = {
-    "gb200-nvl72": {"nvswitch": 18},
-    "gb300-nvl72": {"nvswitch": 18},
-    "cloudmatrix384": {"nvswitch": 336, "outer-nvswitch": 112},
+    "gb200-nvl72": {"scale-up-switch": 18},
+    "gb300-nvl72": {"scale-up-switch": 18},
+    "cloudmatrix384": {"scale-up-switch": 336, "outer-switch": 112},
     "superpod-h100": {"leaf": 32, "spine": 16},
     "superpod-b200": {"leaf": 32, "spine": 16},
     "superpod-b200-2048": {"leaf": 64, "spine": 32},

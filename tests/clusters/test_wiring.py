@@ -93,8 +93,8 @@ def test_switches_of_two_layers_are_counted():
     cluster = build(parse({"accelerator": "ascend-910c", "accelerators": 384, "scale_up": up}))
     bp = cluster.blueprint
     assert {node.name: bp.population(node.axes) for node in bp.nodes if node.kind == "switch"} == {
-        "nvswitch": 336,
-        "outer-nvswitch": 112,
+        "scale-up-switch": 336,
+        "outer-switch": 112,
     }
     assert cluster.tiers[-1].latency_s == pytest.approx(2e-6)
 

@@ -1,6 +1,7 @@
-"""`podscale calibrate gemm` and `validate gemm` through the front door."""
+"""`podscale calibrate` and `validate gemm` through the front door."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import yaml
 from clusters.kernels import CONSTANTS
 from clusters.products import groups, read_products, select
 from podscale.cli import main
+
+LOGS = Path(__file__).parents[1] / "clusters" / "nccl"
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +83,59 @@ def test_validate_scores_ones_own_table(table, capsys):
     code, document = answer(capsys, "validate", "gemm", table)
     assert code == 0
     assert document["summary"]["n"] == document["summary"]["predicted"] > 500
+
+
+# --- collectives -----------------------------------------------------------------------------------------------------
+
+
+def test_the_output_of_nccl_tests_becomes_a_tunings_file(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "mine.yaml"
+    code, document = answer(capsys, "calibrate", "collectives", LOGS / "one-node-h100.log", "--out", out)
+    assert code == 0
+    assert set(document["constants"]["nvlink4"]) == {"all_reduce nccl", "all_gather nccl"}
+    assert document["residuals"]["nvlink4"]["all_gather nccl"]["median"] < 0.03
+    assert {held["reason"] for held in document["unused"]} >= {"NCCL's own log", "no constants for broadcast"}
+    assert {"measured", "predicted", "ape", "bytes"} <= document["rows"][0].keys()
+    asked = ("collective", "all_gather", "--cluster", "hgx-h100", "--ranks", "8", "--bytes", "1GiB")
+    monkeypatch.setattr("clusters.build._PATHS", {})
+    _, before = answer(capsys, *asked, "--fidelity", "closed")
+    monkeypatch.setenv("PODSCALE_TUNINGS", str(out))
+    monkeypatch.setattr("clusters.build._PATHS", {})
+    _, after = answer(capsys, *asked, "--fidelity", "closed")
+    assert before["time_s"] != after["time_s"] == pytest.approx(before["time_s"], rel=0.05)
+
+
+def test_the_answer_in_words_shows_prices_beside_times_and_lines_not_used(tmp_path, capsys):
+    file = str(LOGS / "one-node-h100.log")
+    assert main(["calibrate", "collectives", file, "--out", str(tmp_path / "mine.yaml")]) == 0
+    told = capsys.readouterr().out
+    assert all(word in told for word in ("Measured and predicted", "PODSCALE_TUNINGS=", "Lines not used", "16-19"))
+    assert "one group size" in told
+
+
+def test_flags_fill_in_what_a_log_lacks(tmp_path, capsys):
+    file = tmp_path / "mine.txt"
+    text = (LOGS / "early-a100.log").read_text("utf-8").split("\n")
+    file.write_text("\n".join(line for line in text[1:] if "Rank" not in line), "utf-8")
+    out = ("--out", tmp_path / "mine.yaml")
+    code, document = answer(capsys, "calibrate", "collectives", file, *out, "--op", "reduce_scatter", "--ranks", "8")
+    assert code == 2
+    assert "--cluster" in document["error"]["message"]
+    flags = ("--op", "reduce_scatter", "--ranks", "8", "--cluster", "hgx-a100")
+    code, document = answer(capsys, "calibrate", "collectives", file, *out, *flags)
+    assert code == 0
+    assert list(document["constants"]) == ["nvlink3"]
+
+
+def test_flags_of_the_other_kind_are_refused(table, tmp_path, capsys):
+    assert main(["calibrate", "gemm", str(table), "--out", str(tmp_path / "x"), "--ranks", "8", "--op", "y"]) == 2
+    told = capsys.readouterr().err
+    assert "--ranks" in told
+    assert "--op" in told
+
+
+def test_a_log_without_a_test_exits_2(tmp_path, capsys):
+    (tmp_path / "x.log").write_text("nothing here\n", "utf-8")
+    assert main(["calibrate", "collectives", str(tmp_path / "x.log"), "--out", str(tmp_path / "mine.yaml")]) == 2
+    assert "holds no row of nccl-tests" in capsys.readouterr().err
+    assert not (tmp_path / "mine.yaml").exists()

@@ -105,7 +105,7 @@ def test_topo_says_what_an_all_to_all_gets_and_which_ports_are_in_use():
     # Eight NICs bring in for a box what its NVLink then deals out: of 1,023 shards 1,016 come from outside.
     assert document["all_gather_Bps"] == pytest.approx(8 * 50e9 * 1023 / 1016, rel=1e-6)
     assert [(row["node"], row["switches"], row["down"], row["up"]) for row in document["ports"]] == [
-        ("nvswitch", 256, 8, 0),
+        ("scale-up-switch", 256, 8, 0),
         ("leaf", 32, 32, 32),
         ("spine", 16, 64, 0),
     ]

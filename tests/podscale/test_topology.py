@@ -151,7 +151,7 @@ def test_every_node_and_link_is_drawn_in_its_own_place(case):
 def test_tiers_stand_one_above_the_other():
     root = parsed(topology_svg(outline(clos(576))))
     height = {node.text: float(node.get("y")) for node in root.iter(f"{SVG}text")}
-    names = ["core ×96", "spine ×32", "leaf ×8", "nic ×8", "accelerator ×8", "nvswitch ×4"]
+    names = ["core ×96", "spine ×32", "leaf ×8", "nic ×8", "accelerator ×8", "scale-up-switch ×4"]
     heights = [height[name] for name in names]
     assert heights == sorted(heights)
     assert {"pod ×6", "unit ×3 (18 in all)", "domain ×32 (576 in all)"} <= set(height)

@@ -27,7 +27,7 @@ def _pods() -> Blueprint:
         (Axis("unit", 2), Axis("domain", 3, "unit", last=1), Axis("rail", 2), Axis("plane", 2)),
         (
             NodeClass("gpu", "accelerator", ("domain", "rail"), "gpu"),
-            NodeClass("crossbar", "switch", ("domain",), "nvswitch"),
+            NodeClass("crossbar", "switch", ("domain",), "scale-up-switch"),
             NodeClass("leaf", "switch", ("unit", "rail"), "switch"),
             NodeClass("spine", "switch", ("plane",), "switch"),
         ),

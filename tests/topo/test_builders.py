@@ -43,8 +43,8 @@ def test_switches_of_nvidia_superpods(gpus: int, leaf: int, spine: int, core: in
 
 def test_two_layer_domain_of_576_has_one_nvlink_between_any_two_of_its_switches() -> None:
     bp = cluster_blueprint("nvl576", 1, ScaleUp(576, 900e9, 1e-6, "nvlink5", layers=2), None)
-    assert (_count(bp, "nvswitch"), _count(bp, "outer-nvswitch")) == (144, 72)
-    (up,) = [link for link in bp.links if link.b == "outer-nvswitch"]
+    assert (_count(bp, "scale-up-switch"), _count(bp, "outer-switch")) == (144, 72)
+    (up,) = [link for link in bp.links if link.b == "outer-switch"]
     assert up.bandwidth_Bps == pytest.approx(50e9)
 
 

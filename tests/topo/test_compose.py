@@ -61,7 +61,7 @@ def test_a_pool_carries_its_name_everywhere_and_hangs_below_one_axis() -> None:
         ("old.rail", "old"),
         ("old.port", "old"),
     ]
-    assert {node.name for node in bp.nodes} == {"old.accelerator", "old.nvswitch", "old.nic", "old.leaf"}
+    assert {node.name for node in bp.nodes} == {"old.accelerator", "old.scale-up-switch", "old.nic", "old.leaf"}
     assert [level.name for level in bp.levels] == ["old.domain", "old.leaf"]
     rail = spans({"old.rail": 3})
     assert bp.changes == (Change("old.nic", rail, "old.leaf", rail, 0.5),)

@@ -152,7 +152,7 @@ def test_a_wrapped_pair_has_two_links_and_a_single_value_none() -> None:
 def test_two_layers_in_sub_planes() -> None:
     """CloudMatrix384: 48 nodes of 7 switches, 16 above in each of 7 sub-planes, which share no switch."""
     bp = _one(CLOUD_MATRIX)
-    assert (_count(bp, "nvswitch"), _count(bp, "outer-nvswitch")) == (336, 112)
+    assert (_count(bp, "scale-up-switch"), _count(bp, "outer-switch")) == (336, 112)
     graph = expand(bp)
     switches = graph.subgraph(node for node, held in graph.nodes(data=True) if held["kind"] == "switch")
     assert nx.number_connected_components(switches) == 7
@@ -163,9 +163,9 @@ def test_two_layers_in_sub_planes() -> None:
 
 def test_second_layer_has_the_fewest_switches_where_none_are_given() -> None:
     for planes, outer in ((1, 168), (7, 168)):
-        assert _count(_one(replace(CLOUD_MATRIX, outer_switches=None, sub_planes=planes)), "outer-nvswitch") == outer
+        assert _count(_one(replace(CLOUD_MATRIX, outer_switches=None, sub_planes=planes)), "outer-switch") == outer
     rubin = ScaleUp(576, 1800 * GB, 1e-6, "nvlink6", switches=36, layers=2, sub_planes=18)  # two switches a plane
-    assert (_count(_one(rubin), "nvswitch"), _count(_one(rubin), "outer-nvswitch")) == (288, 144)
+    assert (_count(_one(rubin), "scale-up-switch"), _count(_one(rubin), "outer-switch")) == (288, 144)
 
 
 def test_levels_of_switches_side_by_side() -> None:

@@ -28,7 +28,9 @@ ALONE = ScaleUp(1, 0.0, 0.0, "")
 
 def _switches(bp: Blueprint) -> dict[str, int]:
     return {
-        node.name: bp.population(node.axes) for node in bp.nodes if node.kind == "switch" and node.part != "nvswitch"
+        node.name: bp.population(node.axes)
+        for node in bp.nodes
+        if node.kind == "switch" and node.part != "scale-up-switch"
     }
 
 

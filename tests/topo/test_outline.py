@@ -49,18 +49,18 @@ def test_frames_nest_as_the_levels_do() -> None:
         ("", 1, 1, 4608, ["core"]),
         ("pod", 6, 6, 4608, ["spine"]),
         ("unit", 3, 18, 4608, ["leaf"]),
-        ("domain", 32, 576, 4608, ["nic", "accelerator", "nvswitch"]),
+        ("domain", 32, 576, 4608, ["nic", "accelerator", "scale-up-switch"]),
     ]
 
 
 def test_rows_climb_from_the_accelerators() -> None:
-    assert rows(_clos(576)) == {"accelerator": 0, "nvswitch": -1, "nic": 1, "leaf": 2, "spine": 3, "core": 4}
+    assert rows(_clos(576)) == {"accelerator": 0, "scale-up-switch": -1, "nic": 1, "leaf": 2, "spine": 3, "core": 4}
 
 
 def test_a_second_layer_of_scale_up_lies_below_the_first() -> None:
     up = ScaleUp(576, 900e9, 1e-6, "nvlink", layers=2)
     bp = cluster_blueprint("two layers", 8, up, ScaleOut(50e9, "ib"))
-    assert (rows(bp)["nvswitch"], rows(bp)["outer-nvswitch"]) == (-1, -2)
+    assert (rows(bp)["scale-up-switch"], rows(bp)["outer-switch"]) == (-1, -2)
     assert [name for name, _ in steps(bp)["accelerator"]] == ["pod", "domain", "group", "block"]
 
 
@@ -83,10 +83,10 @@ def test_a_bundle_tells_links_per_node_and_bandwidth_per_accelerator() -> None:
     found = outline(_clos(576, oversubscription=2.0))
     names = {box.key: box.name for box in _boxes(found.root)}
     shares = {(names[b.a], names[b.b]): b.share_Bps / 1e9 for b in found.bundles}
-    assert shares["accelerator", "nvswitch"] == 900
+    assert shares["accelerator", "scale-up-switch"] == 900
     assert shares["nic", "leaf"] == 50
     assert shares["leaf", "spine"] == 25
-    up = next(b for b in found.bundles if names[b.a] == "accelerator" and names[b.b] == "nvswitch")
+    up = next(b for b in found.bundles if names[b.a] == "accelerator" and names[b.b] == "scale-up-switch")
     assert (up.each, up.links, up.bandwidth_Bps / 1e9) == (4, 4 * 4608, 225)
 
 

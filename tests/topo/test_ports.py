@@ -51,12 +51,23 @@ def test_what_is_gone_takes_no_ports_and_what_is_slow_does() -> None:
 def test_ranks_count_links_from_the_accelerators() -> None:
     two = ScaleUp(144, 900 * GB, 1e-6, "nvlink5", layers=2)
     found = ranks(cluster_blueprint("x", 16, two, ScaleOut(50 * GB, "ib", levels=3)))
-    assert found == {"accelerator": 0, "nvswitch": 1, "nic": 1, "outer-nvswitch": 2, "leaf": 2, "spine": 3, "core": 4}
+    assert found == {
+        "accelerator": 0,
+        "scale-up-switch": 1,
+        "nic": 1,
+        "outer-switch": 2,
+        "leaf": 2,
+        "spine": 3,
+        "core": 4,
+    }
 
 
 def test_ports_of_both_layers_of_a_domain() -> None:
     bp = cluster_blueprint("nvl576", 1, ScaleUp(576, 900 * GB, 1e-6, "nvlink5", layers=2), None)
-    assert [(row.node, row.down, row.up) for row in ports(bp)] == [("nvswitch", 72, 72), ("outer-nvswitch", 144, 0)]
+    assert [(row.node, row.down, row.up) for row in ports(bp)] == [
+        ("scale-up-switch", 72, 72),
+        ("outer-switch", 144, 0),
+    ]
 
 
 def test_faults_name_the_class_its_ports_and_the_radix() -> None:

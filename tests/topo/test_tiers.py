@@ -227,5 +227,5 @@ def test_bisection_of_one_domain_is_half_its_links() -> None:
     facts = summary(cluster_blueprint("x", 1, ScaleUp(72, 900 * GB, 1e-6, "nvlink5"), None))
     assert facts["bisection_Bps"] == pytest.approx(36 * 900 * GB)
     assert facts["oversubscription"] == pytest.approx(1.0)
-    assert facts["parts"] == {"accelerator": 72, "nvswitch": 18, "nvlink5": 1296}
+    assert facts["parts"] == {"accelerator": 72, "scale-up-switch": 18, "nvlink5": 1296}
     assert math.isclose(facts["tiers"][0]["latency_s"], 1e-6)
