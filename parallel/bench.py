@@ -9,6 +9,7 @@ import numpy as np
 from clusters.build import Cluster, build, path
 from clusters.spec import load, with_
 from clusters.tunings import collective_s
+from collectives.bench import bench as collectives_bench
 from parallel import rules
 from parallel.io import read_model
 from parallel.placement import members_of
@@ -28,7 +29,7 @@ def bench() -> dict[str, Any]:
     dict
         `train_points_per_s_per_core` counts valid strategies priced in full, memory verdict included;
         `rejected_per_s` counts strategies that the rules refuse; `terms_per_point` the named times and bytes of each. Those of
-        `topo.bench` stand beside them.
+        `topo.bench` and `collectives.bench` stand beside them.
     """
     model = read_model("deepseek-v3")
     spec = with_(load("gb200-nvl72"), accelerators=4608)
@@ -44,6 +45,7 @@ def bench() -> dict[str, Any]:
         "terms_per_point": terms,
         **_graph_times(bound.cluster),
         **topo_bench(),
+        **collectives_bench(),
         "machine": f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}, {os.cpu_count()} cores",
         "repeats": REPEATS,
     }

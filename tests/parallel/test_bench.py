@@ -2,6 +2,7 @@
 
 import pytest
 
+from collectives import bench as collectives_bench
 from parallel import bench
 from topo import bench as topo_bench
 
@@ -20,6 +21,10 @@ KEYS = {
     "expand_100k_MiB",
     "min_cut_100k_s",
     "all_to_all_16k_s",
+    "stepwise_all_reduce_512_s",
+    "stepwise_all_to_all_512_s",
+    "stepwise_all_to_all_4096_s",
+    "quotient_all_to_all_100k_s",
 }
 
 
@@ -27,6 +32,7 @@ KEYS = {
 def document(monkeypatch):
     monkeypatch.setattr(bench, "BLOCK", 1 << 13)
     monkeypatch.setattr(bench, "topo_bench", lambda: topo_bench.bench(4096, 1024, 1024))
+    monkeypatch.setattr(bench, "collectives_bench", lambda: collectives_bench.bench(64, 128, 1024))
     monkeypatch.setattr(bench, "REPEATS", 1)
     monkeypatch.setattr(bench, "best_of", lambda work, repeats=1, measure=bench.best_of: measure(work, repeats))
     return bench.bench()
