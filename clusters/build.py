@@ -25,7 +25,7 @@ KEPT: Final = 256
 """Clusters kept; the oldest goes first."""
 _BUILT: dict[str, "Cluster"] = {}
 _KEPT_PATHS: Final = 4096
-_PATHS: "dict[tuple[str, str, str], tuple[Hop, ...]]" = {}
+_PATHS: "dict[tuple[str, str, str, str], tuple[Hop, ...]]" = {}
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,9 @@ def path(cluster: Cluster, op: str, regime: str = "nccl") -> "tuple[Hop, ...]":
         names = ", ".join(held.name for held in cluster.spec.pools)
         problem = "holds unlike accelerators, and a collective runs on one kind"
         raise SpecError([Fault("pools", None, problem, f"take one pool: {names}", cluster.spec.file)])
-    key = (cluster.fingerprint, op, regime)
+    from clusters.tunings import tunings_path
+
+    key = (cluster.fingerprint, op, regime, tunings_path())
     if key not in _PATHS:
         if len(_PATHS) >= _KEPT_PATHS:
             _PATHS.pop(next(iter(_PATHS)))

@@ -10,11 +10,16 @@ A regime is the software that moves the bytes:
 The constants, four at most for each link, operation and regime and shared by all group sizes, are fitted by
 `clusters.calibration.links` and stored with their residuals in `data/tunings.yaml`. Where none were measured, the
 nearest are borrowed and the note says from where.
+
+``PODSCALE_TUNINGS=mine.yaml`` names a file of one's own, as `podscale calibrate collectives` writes it; where it is not
+set, a `tunings.yaml` in the folder that ``PODSCALE_CATALOGUE`` names is taken. Its entries replace the shipped ones of
+the same link, operation and regime; everything else stays.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -28,6 +33,7 @@ from topo.errors import Fault, SpecError
 
 DATA: Final = Path(__file__).parent / "data" / "tunings.yaml"
 CONSTANTS: Final = ("base_s", "step_s", "efficiency", "ramp_s")
+REMEDY: Final = "write the file with podscale calibrate collectives FILE --out F"
 
 #: Regime -> the regimes that stand in for it, nearest first.
 REGIMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
@@ -128,11 +134,88 @@ class Tuning:
     source: str
 
 
-@cache
+def tunings_path() -> str:
+    """Return the path of the reader's own tunings file, empty where there is none."""
+    if own := os.environ.get("PODSCALE_TUNINGS", ""):
+        return own
+    folder = os.environ.get("PODSCALE_CATALOGUE", "")
+    beside = Path(folder) / "tunings.yaml"
+    return str(beside) if folder and beside.is_file() else ""
+
+
 def table() -> Mapping[str, Any]:
-    """Return `data/tunings.yaml` as it stands."""
-    loaded: Mapping[str, Any] = read_yaml(DATA.read_text("utf-8"))
-    return loaded
+    """Return `data/tunings.yaml` with the reader's own file over it.
+
+    Raises
+    ------
+    SpecError
+        The reader's own file cannot be read or is no tunings file; every fault at once.
+    """
+    return _table(tunings_path())
+
+
+@lru_cache
+def _table(own: str) -> Mapping[str, Any]:
+    shipped: Mapping[str, Any] = read_yaml(DATA.read_text("utf-8"))
+    if not own:
+        return shipped
+    held = _read_own(own)
+    if faults := list(_own_faults(held, own)):
+        raise SpecError(faults)
+    constants = {link: dict(ops) for link, ops in shipped["constants"].items()}
+    for link, op, regime, entry in _entries(held):
+        name, kind, how = _checked(link, op, regime)
+        ops = constants.setdefault(name, {})
+        ops[kind] = {**ops.get(kind, {}), how: {"source": own, **entry}}
+    return {**shipped, "constants": constants}
+
+
+def _read_own(file: str) -> dict[str, Any]:
+    """Return the `constants` part of the reader's own file."""
+    import yaml
+
+    try:
+        document = read_yaml(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as why:
+        problem = f"cannot be read: {getattr(why, 'strerror', None) or str(why).splitlines()[0]}"
+        raise SpecError([Fault("PODSCALE_TUNINGS", None, problem, REMEDY, file)]) from None
+    constants = document.get("constants") if isinstance(document, dict) else None
+    if not isinstance(constants, dict) or not constants:
+        raise SpecError([Fault("constants", None, "is missing or empty", REMEDY, file)])
+    return constants
+
+
+def _entries(constants: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
+    """Yield (link, operation, regime, entry); what is not nested so far gives an entry that is no mapping."""
+    for link, ops in constants.items():
+        for op, regimes in (ops if isinstance(ops, dict) else {"": ops}).items():
+            for regime, entry in (regimes if isinstance(regimes, dict) else {"": regimes}).items():
+                yield str(link), str(op), str(regime), entry
+
+
+def _own_faults(constants: Mapping[str, Any], file: str) -> Iterator[Fault]:
+    """Yield what is wrong with the entries: their names, and constants that make no `LinkModel`."""
+    for link, op, regime, entry in _entries(constants):
+        where = ".".join(("constants", link, op, regime)).rstrip(".")
+        if not isinstance(entry, dict):
+            yield Fault(where, entry, "holds no constants by operation and regime", REMEDY, file)
+            continue
+        try:
+            _checked(link, op, regime)
+            LinkModel(**{key: float(entry.get(key, "nan")) for key in CONSTANTS})
+            _stated(entry)
+        except SpecError as error:
+            yield from (Fault(f"{where}: {f.field}", f.value, f.problem, f.remedy, file) for f in error.faults)
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError):
+            yield Fault(where, None, "holds what is no number", REMEDY, file)
+
+
+def _stated(entry: Mapping[str, Any]) -> tuple[dict[str, float], tuple[int, int] | None]:
+    """Return the residuals and the group sizes of an entry, as numbers."""
+    stated = {key: float(value) for key, value in entry.get("residuals", {}).items()}
+    if stated:
+        stated = {"n": int(stated["n"]), **{key: stated[key] for key in ("median", "p90", "low", "high")}}
+    return stated, (int(entry["ranks"][0]), int(entry["ranks"][1])) if "ranks" in entry else None
 
 
 def lookup(link: str, op: str, regime: str = "nccl") -> tuple[LinkModel, str]:
@@ -155,16 +238,20 @@ def lookup(link: str, op: str, regime: str = "nccl") -> tuple[LinkModel, str]:
     return found.model, found.note
 
 
-@cache
 def tuning(link: str, op: str, regime: str = "nccl") -> Tuning:
     """Return the constants of an operation on a link with their residuals; see `lookup`.
 
     The nearest is sought first over links of the plane, then over regimes, then over operations: the same kernel on
     another generation is closer than another kernel on this one.
     """
+    return _tuning(link, op, regime, tunings_path())
+
+
+@lru_cache(maxsize=1024)
+def _tuning(link: str, op: str, regime: str, own: str) -> Tuning:
     asked = _checked(link, op, regime)
     for kind, how, where in _nearest(*asked):
-        entry = table()["constants"].get(where, {}).get(kind, {}).get(how)
+        entry = _table(own)["constants"].get(where, {}).get(kind, {}).get(how)
         if entry is not None:
             break
     else:
@@ -172,12 +259,13 @@ def tuning(link: str, op: str, regime: str = "nccl") -> Tuning:
     got, want = f"{where} {kind} {how}", f"{asked[0]} {asked[1]} {asked[2]}"
     notes = [] if got == want else [f"no measurement of {want}: constants of {got}"]
     notes += [entry["note"]] if entry.get("note") else []
+    stated, ranks = _stated(entry)
     return Tuning(
         *asked,
         model=LinkModel(**{key: float(entry[key]) for key in CONSTANTS}),
         note="; ".join(notes),
-        residuals=entry.get("residuals", {}),
-        ranks=(entry["ranks"][0], entry["ranks"][1]) if "ranks" in entry else None,
+        residuals=stated,
+        ranks=ranks,
         source=entry["source"],
     )
 
@@ -202,7 +290,7 @@ def _nearest(link: str, op: str, regime: str) -> Iterator[tuple[str, str, str]]:
     first = link if link in LINKS else next(like for start, like in FAMILIES.items() if link.startswith(start))
     for kind in (op, *OPERATIONS[op]):
         for how in (regime, *REGIMES[regime]):
-            for where in (first, *LINKS[first]):
+            for where in dict.fromkeys((link, first, *LINKS[first])):
                 yield kind, how, where
 
 

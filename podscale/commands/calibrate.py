@@ -1,15 +1,21 @@
 """`podscale calibrate`: constants fitted to your own measurements, written as a file that the other commands obey."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from podscale.commands.options import AsJson, Quiet
 from podscale.door import Door, Progress
 from topo.errors import Fault, SpecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MOST_ROWS = 60
+"""Measurements that are printed beside their price; ``--json`` has them all."""
 
 
 def _gemm(file: Path, out: Path, progress: Progress | None) -> dict[str, Any]:
@@ -19,14 +25,30 @@ def _gemm(file: Path, out: Path, progress: Progress | None) -> dict[str, Any]:
     return calibrate_file(file, out, progress)
 
 
-KINDS: dict[str, Callable[[Path, Path, Progress | None], dict[str, Any]]] = {"gemm": _gemm}
+def _collectives(file: Path, out: Path, progress: Progress | None, **told: Any) -> dict[str, Any]:
+    """Fit collectives."""
+    from clusters.calibration.own_links import calibrate_file
+
+    return calibrate_file(file, out, progress, **told)
+
+
+KINDS: dict[str, Callable[..., dict[str, Any]]] = {"collectives": _collectives, "gemm": _gemm}
 """What can be fitted -> the function that fits a file of it and writes the constants."""
+
+TAKES = {"collectives": ("ranks", "op", "cluster")}
+"""Kind -> the flags that it takes besides."""
 
 
 def calibrate(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=f"What was measured: {', '.join(KINDS)}.")],
-    file: Annotated[Path, typer.Argument(help="Your measurements, in the schema of `podscale validate`.")],
+    file: Annotated[
+        Path, typer.Argument(help="Your measurements: the output of nccl-tests, or a table that `validate` takes.")
+    ],
+    *,
     out: Annotated[Path, typer.Option(help="Where the constants go (YAML).")],
+    cluster: Annotated[str, typer.Option(help="collectives: where it ran, a system or a cluster file.")] = "",
+    ranks: Annotated[int | None, typer.Option(help="collectives: how many ranks, if the output lacks them.")] = None,
+    op: Annotated[str, typer.Option(help="collectives: which test it was, if the output does not name it.")] = "",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -35,9 +57,39 @@ def calibrate(
         near = get_close_matches(kind, KINDS, n=1)
         remedy = f"write {near[0]}" if near else f"choose one of {', '.join(KINDS)}"
         raise SpecError([Fault("KIND", kind, "nothing of that kind to fit", remedy)])
+    given = {"cluster": cluster, "ranks": ranks, "op": op}
+    told = {name: value for name, value in given.items() if value not in ("", None)}
+    if wrong := [name for name in told if name not in TAKES.get(kind, ())]:
+        raise SpecError([Fault(f"--{name}", told[name], f"says nothing of {kind}", "leave it out") for name in wrong])
     door = Door(as_json, quiet)
     with door.progress(f"fitting {kind}") as progress:
-        document = KINDS[kind](file, out, progress)
-    from podscale.tables import draw_calibration
+        document = KINDS[kind](file, out, progress, **told)
+    door.answer(document, _draw)
 
-    door.answer(document, draw_calibration)
+
+def _draw(console: "Console", document: Mapping[str, Any]) -> None:
+    """Print what was fitted; of collectives also each measurement beside its price, and the lines not used."""
+    from rich.text import Text
+
+    from podscale import words
+    from podscale.render import print_warnings
+    from podscale.tables import draw_calibration, table
+
+    if rows := document.get("rows", ()):
+        shown = table("Measured and predicted", "", "ranks", "bytes", "measured", "predicted", "off by")
+        for row in rows[:MOST_ROWS]:
+            name = f"{row['link']} {row['op']} {row['regime']}"
+            times = (words.seconds(row[key]) for key in ("measured", "predicted"))
+            off = words.percent(row["predicted"] / row["measured"] - 1)
+            shown.add_row(name, f"{row['ranks']}", f"{row['bytes']:,.0f}", *times, off)
+        console.print(shown)
+        if len(rows) > MOST_ROWS:
+            console.print(f"and {len(rows) - MOST_ROWS} more in --json", style="dim")
+    draw_calibration(console, document)
+    if unused := document.get("unused", ()):
+        shown = table("Lines not used", "", "count", "lines", "the first", left=("lines", "the first"))
+        for held in unused:
+            cells = (held["reason"], f"{held['count']:,}", held["lines"], held["text"])
+            shown.add_row(*(Text(cell, overflow="ellipsis", no_wrap=True) for cell in cells))
+        console.print(shown)
+    print_warnings(console, document.get("warnings", ()))
