@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from clusters.units import to_si
+from topo.errors import Fault, SpecError
 
 DATA: Final = Path(__file__).parent / "data"
 VARIABLE: Final = "PODSCALE_CATALOGUE"
@@ -89,6 +90,36 @@ def read_yaml(text: str) -> Any:
     import yaml
 
     return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (both are safe)
+
+
+def own_file(variable: str, name: str) -> str:
+    """Path of a file of the reader's own: as an environment variable says, or by its name in their catalogue's folder."""
+    if own := os.environ.get(variable, ""):
+        return own
+    folder = os.environ.get("PODSCALE_CATALOGUE", "")
+    beside = Path(folder) / name
+    return str(beside) if folder and beside.is_file() else ""
+
+
+def own_part(file: str, variable: str, part: str, remedy: str) -> dict[str, Any]:
+    """One section of a file of the reader's own.
+
+    Raises
+    ------
+    SpecError
+        When the file cannot be read, or the section is missing or empty.
+    """
+    import yaml
+
+    try:
+        document = read_yaml(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as why:
+        problem = f"cannot be read: {getattr(why, 'strerror', None) or str(why).splitlines()[0]}"
+        raise SpecError([Fault(variable, None, problem, remedy, file)]) from None
+    found = document.get(part) if isinstance(document, dict) else None
+    if not isinstance(found, dict) or not found:
+        raise SpecError([Fault(part, None, "is missing or empty", remedy, file)])
+    return found
 
 
 def key_of(name: str) -> str:

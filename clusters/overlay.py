@@ -5,12 +5,10 @@
 and precision; everything else stays.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from clusters.figures import read_yaml
+from clusters.figures import own_file, own_part
 from topo.errors import Fault, SpecError
 
 REMEDY = "write the file with podscale calibrate gemm FILE --out F"
@@ -18,11 +16,7 @@ REMEDY = "write the file with podscale calibrate gemm FILE --out F"
 
 def kernels_path() -> str:
     """Return the path of the reader's own kernels file, empty where there is none."""
-    if own := os.environ.get("PODSCALE_KERNELS", ""):
-        return own
-    folder = os.environ.get("PODSCALE_CATALOGUE", "")
-    beside = Path(folder) / "kernels.yaml"
-    return str(beside) if folder and beside.is_file() else ""
+    return own_file("PODSCALE_KERNELS", "kernels.yaml")
 
 
 def overlaid(shipped: Mapping[str, Any], file: str, constants: Iterable[str]) -> dict[str, Any]:
@@ -49,26 +43,11 @@ def overlaid(shipped: Mapping[str, Any], file: str, constants: Iterable[str]) ->
     """
     if not file:
         return dict(shipped)
-    own = _read(file)
+    own = own_part(file, "PODSCALE_KERNELS", "measured", REMEDY)
     if found := list(_faults(own, file, tuple(constants))):
         raise SpecError(found)
     measured = {name: {**shipped["measured"].get(name, {}), **entry} for name, entry in own.items()}
     return {**shipped, "measured": {**shipped["measured"], **measured}}
-
-
-def _read(file: str) -> dict[str, Any]:
-    """Return the `measured` part of a file."""
-    import yaml
-
-    try:
-        document = read_yaml(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as why:
-        problem = f"cannot be read: {getattr(why, 'strerror', None) or str(why).splitlines()[0]}"
-        raise SpecError([Fault("PODSCALE_KERNELS", None, problem, REMEDY, file)]) from None
-    measured = document.get("measured") if isinstance(document, dict) else None
-    if not isinstance(measured, dict) or not measured:
-        raise SpecError([Fault("measured", None, "is missing or empty", REMEDY, file)])
-    return measured
 
 
 def _faults(measured: Mapping[str, Any], file: str, constants: tuple[str, ...]) -> Iterator[Fault]:

@@ -16,7 +16,6 @@ set, a `tunings.yaml` in the folder that ``PODSCALE_CATALOGUE`` names is taken. 
 the same link, operation and regime; everything else stays.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +24,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from clusters.catalogue import key_of, read_yaml
+from clusters.figures import own_file, own_part
 from collectives.algorithms import NCCL, best
 from collectives.path import LinkModel
 from collectives.path import Path as Road
@@ -136,11 +136,7 @@ class Tuning:
 
 def tunings_path() -> str:
     """Return the path of the reader's own tunings file, empty where there is none."""
-    if own := os.environ.get("PODSCALE_TUNINGS", ""):
-        return own
-    folder = os.environ.get("PODSCALE_CATALOGUE", "")
-    beside = Path(folder) / "tunings.yaml"
-    return str(beside) if folder and beside.is_file() else ""
+    return own_file("PODSCALE_TUNINGS", "tunings.yaml")
 
 
 def table() -> Mapping[str, Any]:
@@ -159,7 +155,7 @@ def _table(own: str) -> Mapping[str, Any]:
     shipped: Mapping[str, Any] = read_yaml(DATA.read_text("utf-8"))
     if not own:
         return shipped
-    held = _read_own(own)
+    held = own_part(own, "PODSCALE_TUNINGS", "constants", REMEDY)
     if faults := list(_own_faults(held, own)):
         raise SpecError(faults)
     constants = {link: dict(ops) for link, ops in shipped["constants"].items()}
@@ -168,21 +164,6 @@ def _table(own: str) -> Mapping[str, Any]:
         ops = constants.setdefault(name, {})
         ops[kind] = {**ops.get(kind, {}), how: {"source": own, **entry}}
     return {**shipped, "constants": constants}
-
-
-def _read_own(file: str) -> dict[str, Any]:
-    """Return the `constants` part of the reader's own file."""
-    import yaml
-
-    try:
-        document = read_yaml(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as why:
-        problem = f"cannot be read: {getattr(why, 'strerror', None) or str(why).splitlines()[0]}"
-        raise SpecError([Fault("PODSCALE_TUNINGS", None, problem, REMEDY, file)]) from None
-    constants = document.get("constants") if isinstance(document, dict) else None
-    if not isinstance(constants, dict) or not constants:
-        raise SpecError([Fault("constants", None, "is missing or empty", REMEDY, file)])
-    return constants
 
 
 def _entries(constants: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Any]]:

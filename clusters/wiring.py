@@ -1,7 +1,6 @@
 """From a spec to a blueprint: a cluster in the words of `topo`, whose faults get the file's name and fields."""
 
 import math
-import random
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import replace
@@ -307,7 +306,7 @@ def _of_change(fault: Fault, place: int, file: str) -> Fault:
 
 def _made(bp: "Blueprint", change: ChangeSpec) -> "Iterable[Change]":
     """Return what a change of the file is to `topo`, checked on the cluster."""
-    from topo.changes import Change, without
+    from topo.changes import Change, drawn, without
 
     if change.remove:
         known = [axis.name for axis in bp.axes]
@@ -321,23 +320,11 @@ def _made(bp: "Blueprint", change: ChangeSpec) -> "Iterable[Change]":
     replace(bp, changes=tuple(made))  # raises what is wrong with it
     if not (change.count or change.share):
         return made
-    return [replace(made[0], at=at) for at in _drawn(bp, change)]
-
-
-def _drawn(bp: "Blueprint", change: ChangeSpec) -> "Iterator[tuple[tuple[str, tuple[int, int]], ...]]":
-    """Yield the places of nodes drawn at random, the same for the same seed."""
-    from topo.graphs import table
-
-    names, rows = table(bp, bp.node(change.node))
-    for axis, (low, high) in change.at:
-        column = rows[:, names.index(axis)]
-        rows = rows[(low <= column) & (column < high)]
-    many = change.count or max(1, round(change.share * len(rows)))
-    if not many <= min(len(rows), DRAWN):
-        limit = f"there are {len(rows)}" if many > len(rows) else f"at most {DRAWN} are drawn"
-        raise SpecError([Fault("random", many, f"is too many of {change.node}: {limit}", "draw fewer")])
-    for row in sorted(random.Random(change.seed).sample(range(len(rows)), many)):  # noqa: S311  (no secret)
-        yield tuple(sorted((name, (value, value + 1)) for name, value in zip(names, rows[row].tolist(), strict=True)))
+    places = drawn(bp, change.node, change.count, change.share, change.seed, change.at)
+    if len(places) > DRAWN:
+        problem = f"is too many of {change.node}: at most {DRAWN} are drawn"
+        raise SpecError([Fault("random", len(places), problem, "draw fewer")])
+    return [replace(made[0], at=at) for at in places]
 
 
 # --- what is left ----------------------------------------------------------------------------------------------------

@@ -122,25 +122,19 @@ def without(bp: "Blueprint", at: At) -> "Blueprint":
     return replace(bp, changes=(*bp.changes, *(Change(node.name, spans(at)) for node in classes)))
 
 
-def struck(bp: "Blueprint", node: str, count: int, seed: int = 0, factor: float = 0.0) -> "Blueprint":
-    """Return the cluster with `count` nodes of a class, drawn at random, at `factor` of their bandwidth (0: gone).
+def drawn(
+    bp: "Blueprint", node: str, count: int = 0, share: float = 0.0, seed: int = 0, at: Spans = ()
+) -> tuple[Spans, ...]:
+    """Return the places of nodes of a class drawn at random, of those at `at`: so many, or that share (at least one).
 
     The same seed draws the same nodes.
 
     Raises
     ------
     SpecError
-        When the class is unknown, or has fewer nodes.
-
-    Examples
-    --------
-    >>> from topo.builders import ScaleOut, cluster_blueprint
-    >>> from topo.domains import ScaleUp
-    >>> two = cluster_blueprint("two", 2, ScaleUp(8, 900e9, 1e-6, "nvlink"), ScaleOut(50e9, "ib"))
-    >>> [dict(change.at)["rail"] for change in struck(two, "nic", 3, seed=1).changes]
-    [(7, 8), (6, 7), (4, 5)]
+        When the class is unknown, or has fewer nodes there.
     """
-    import numpy as np
+    import random
 
     from topo.graphs import table
 
@@ -148,8 +142,31 @@ def struck(bp: "Blueprint", node: str, count: int, seed: int = 0, factor: float 
     if node not in known:
         raise SpecError([Fault("class", node, "is no node class", f"known: {', '.join(known)}")])
     axes, rows = table(bp, known[node])
-    if not 0 <= count <= len(rows):
-        raise SpecError([Fault("count", count, f"is not inside 0 … {len(rows)}, the nodes of class {node}")])
-    drawn = rows[np.random.default_rng(seed).choice(len(rows), count, replace=False)].tolist()
-    hit = tuple(Change(node, spans(dict(zip(axes, row, strict=True))), factor=factor) for row in drawn)
+    for axis, (low, high) in at:
+        column = rows[:, axes.index(axis)]
+        rows = rows[(low <= column) & (column < high)]
+    many = count or max(1, round(share * len(rows)))
+    if many > len(rows):
+        raise SpecError([Fault("random", many, f"is too many of {node}: there are {len(rows)}", "draw fewer")])
+    picked = sorted(random.Random(seed).sample(range(len(rows)), many))  # noqa: S311  (no secret)
+    return tuple(spans(dict(zip(axes, row, strict=True))) for row in rows[picked].tolist())
+
+
+def struck(bp: "Blueprint", node: str, count: int, seed: int = 0, factor: float = 0.0) -> "Blueprint":
+    """Return the cluster with `count` nodes of a class, drawn at random, at `factor` of their bandwidth (0: gone).
+
+    Raises
+    ------
+    SpecError
+        As `drawn`.
+
+    Examples
+    --------
+    >>> from topo.builders import ScaleOut, cluster_blueprint
+    >>> from topo.domains import ScaleUp
+    >>> two = cluster_blueprint("two", 2, ScaleUp(8, 900e9, 1e-6, "nvlink"), ScaleOut(50e9, "ib"))
+    >>> len(struck(two, "nic", 3).changes), struck(two, "nic", 3, seed=1) == struck(two, "nic", 3, seed=1)
+    (3, True)
+    """
+    hit = tuple(Change(node, place, factor=factor) for place in drawn(bp, node, count, seed=seed))
     return replace(bp, changes=(*bp.changes, *hit))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from topo.blueprint import KINDS, Plane
 from topo.errors import Fault, SpecError
-from topo.flows import min_cut, worst_split
+from topo.flows import bisection, min_cut, worst_split
 from topo.paths import hops
 from topo.rails import scale_up_domains
 from topo.refine import colours
@@ -208,8 +208,6 @@ def graph_summary(graph: "AnyGraph") -> dict[str, Any]:
         # NICs inside a domain: what leaves it is what its NICs carry, and a tier is never above one.
         ratio = max(1.0, injected[tier.plane] / tier.bandwidth_Bps) if tier.bandwidth_Bps else float("inf")
         rows.append({**asdict(tier), "oversubscription": ratio})
-    from topo.flows import bisection
-
     name, worst = worst_split(graph)
     distances = hops(graph)
     counts: Counter[str] = Counter(str(held.get("part", "")) for _, held in graph.nodes(data=True))

@@ -36,7 +36,7 @@ _CELLS = 1 << 22
 # --- pushing traffic down the routes ---------------------------------------------------------------------------------
 
 
-def _mix(*keys: Ints | int) -> Floats:
+def mix(*keys: Ints | int) -> Floats:
     """Return a number in [0, 1) for each combination of keys, as a switch's hash would (splitmix64, Steele 2014)."""
     x = np.zeros(1, dtype=np.uint64)
     for key in keys:
@@ -58,7 +58,7 @@ def _merge(group: Ints, state: Ints, amount: Floats, groups: int, states: int) -
     return key // states, key % states, np.bincount(inverse, amount).astype(np.float64)
 
 
-def _one_each(item: Ints, draw: Floats) -> Ints:
+def one_each(item: Ints, draw: Floats) -> Ints:
     """Return, of the choices of each item, the one that its draw in [0, 1) falls on."""
     order = np.argsort(item, kind="stable")
     count = np.bincount(item, minlength=len(draw))
@@ -88,7 +88,7 @@ def descend(
         item, step, rest, best = toward.choices(k[group], state)
         cost = best if cost is None else cost
         if hashed:
-            one = _one_each(item, _mix(hashed[0], hashed[1][group], steps.node[state]))
+            one = one_each(item, mix(hashed[0], hashed[1][group], steps.node[state]))
             item, step, rest = item[one], step[one], rest[one]
         elif how == "even":
             amount = amount / np.maximum(np.bincount(item, minlength=len(amount)), 1)

@@ -399,15 +399,6 @@ def outline(bp: Blueprint, loads: Loads | None = None) -> Outline:
     return Outline(bp.name, root.accelerators, root, tuple(bundles))
 
 
-def parts_of(frame: Frame) -> list[tuple[Frame, Box]]:
-    """Return every box inside a frame with the frame that it lies in, innermost last.
-
-    >>> parts_of(Frame("", "", 1, 1, 0, False, (), ()))
-    []
-    """
-    return [*((frame, box) for box in frame.boxes), *(pair for inner in frame.frames for pair in parts_of(inner))]
-
-
 def class_loads(bp: Blueprint, loads_Bps: npt.ArrayLike) -> dict[tuple[str, str], float]:
     """Return the worst load over capacity between any two classes, from loads on every arc.
 

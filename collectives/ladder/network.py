@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from topo.errors import Fault, SpecError
-from topo.loads import _mix, _one_each, apart, chunks
+from topo.loads import apart, chunks, mix, one_each
 from topo.rails import rail_aware
 from topo.relays import Floats, Ints, listed, positions, spans
 from topo.routes import Routes, routes
@@ -268,7 +268,7 @@ def shares(r: Routes, source: Ints, destination: Ints, spread: str = "even", see
             faults += apart(r.wires, source[lost], destination[lost])
             if spread == "hash":
                 ends = source[pair[group]] * r.wires.size + destination[pair[group]]
-                one = _one_each(item, _mix(seed, ends, r.steps.node[state]))
+                one = one_each(item, mix(seed, ends, r.steps.node[state]))
                 item, step, rest = item[one], step[one], rest[one]
             else:
                 amount = amount / np.maximum(np.bincount(item, minlength=len(amount)), 1)

@@ -82,13 +82,14 @@ def test_backward_is_above_both_limits_of_its_work(op: Operator, part: str, name
 
 
 @quick
-@given(tokens, widths, widths, st.floats(1.0, 64.0), parts, recipes, roles)
-def test_backward_of_a_product_takes_at_least_its_forward(
-    m: float, n: float, k: float, groups: float, part: str, name: str, role: str
+@given(tokens, widths, st.floats(1.0, 64.0), parts, recipes, roles)
+def test_backward_of_a_square_product_takes_at_least_its_forward(
+    m: float, width: float, groups: float, part: str, name: str, role: str
 ) -> None:
-    op, machine = gemm(m, n, k, role, groups), on(part, name)
-    # An odd width costs the forward whole tiles that the shapes of the backward may not have: a few percent.
-    assert number(backward_s(op, machine)) >= 0.95 * number(forward_s(op, machine))
+    # Then the gradient of the input is the forward's own product, and the weight's comes on top. Where widths differ the
+    # two are other kernels: one that sums over a long axis on few tiles may be slower than both gradients together.
+    op, machine = gemm(m, width, width, role, groups), on(part, name)
+    assert number(backward_s(op, machine)) >= number(forward_s(op, machine))
 
 
 @quick

@@ -80,8 +80,8 @@ def fabrics(draw: st.DrawFn) -> Blueprint:
             rates = {"a": 6 * GB, "b": 6 * GB}
             top = Core("out", rates) if shape == "core" else Fibre((Span("a", "b", 6 * GB, 10.0),))
             bp = joined("x", {"a": bp, "b": draw(halls())}, top)
-    except SpecError as error:  # a hall without a scale-out network, or one accelerator alone
-        assume("hall" in str(error) and False)
+    except SpecError:  # a hall that nothing leads out of, or names that are taken
+        assume(False)
     assume(sum(bp.population(node.axes) for node in bp.nodes) <= 220)
     return replace(bp, changes=tuple(draw(st.lists(changes(bp), max_size=2))))
 
