@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from podscale import __version__, door
-from podscale.commands import bench, calibrate, collective, compare, listing, new, scenario, topo, validate
+from podscale.commands import bench, calibrate, collective, compare, listing, new, pipeline, scenario, topo, validate
 from topo.errors import PodscaleError
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("new", new.new, "Write a file to start from: a cluster or a model."),
     ("topo", topo.topo, "Describe a cluster: tiers, parts, watts, price."),
     ("collective", collective.collective, "Price one collective, beside the bound that none beats."),
+    ("pipeline", pipeline.pipeline, "Run a pipeline schedule exactly, and say why its stages wait."),
     ("bench", bench.bench, "Measure podscale itself."),
 )
 for _name, _command, _short in _COMMANDS:

@@ -29,6 +29,10 @@ def brute_force(layers: list[float], stages: int, first: float, last: float) -> 
     return best
 
 
+def split(layers: list[tuple[float, int]]) -> tuple[list[float], list[int]]:
+    return [cost for cost, _ in layers], [count for _, count in layers]
+
+
 @quick
 @given(kinds, st.integers(1, 5), ends, ends)
 def test_slowest_stage_equals_brute_force(
@@ -79,6 +83,56 @@ def test_hand_values(
     layers: tuple[list[float], list[int]], stages: int, first: float, last: float, expected: float
 ) -> None:
     assert float(slowest_stage(*layers, stages, first=first, last=last)) == pytest.approx(expected, rel=1e-6)
+
+
+@quick
+@given(kinds, st.integers(1, 4), st.integers(2, 3), ends, ends)
+def test_chunks_that_the_layers_divide_over_hold_as_many_layers_each(
+    layers: list[tuple[float, int]], stages: int, chunks: int, first: float, last: float
+) -> None:
+    listed = [cost for cost, count in layers for _ in range(count)]
+    per_chunk, rest = divmod(len(listed), stages * chunks)
+    found = float(slowest_stage(*split(layers), stages, first=first, last=last, chunks=chunks))
+    if rest:
+        assert found == float(slowest_stage(*split(layers), stages, first=first, last=last))
+        return
+    times = [0.0] * stages
+    for index, cost in enumerate(listed):
+        times[index // per_chunk % stages] += cost
+    times[0] += first
+    times[-1] += last
+    assert found == pytest.approx(max(times))
+
+
+def test_an_even_split_follows_the_order_of_the_kinds() -> None:
+    # Two kinds in turn, one layer per chunk on two stages: every dear layer lands on the second.
+    assert float(slowest_stage([1.0, 5.0], [4, 4], 2, chunks=4, order=(0, 1) * 4)) == 20.0
+    assert float(slowest_stage([1.0, 5.0], [4, 4], 2, chunks=4)) == 12.0
+
+
+def test_even_and_balanced_rows_stand_in_one_column() -> None:
+    stages, chunks = np.array([2.0, 4.0, 4.0, 3.0]), np.array([2.0, 3.0, 1.0, 4.0])
+    together = slowest_stage([1.0, 2.0], [4, 20], stages, last=0.5, chunks=chunks)
+    alone = [
+        float(slowest_stage([1.0, 2.0], [4, 20], p, last=0.5, chunks=v)) for p, v in zip(stages, chunks, strict=True)
+    ]
+    assert together.tolist() == alone
+
+
+@quick
+@given(kinds, st.integers(1, 4), ends, st.lists(st.integers(1, 4), min_size=2, max_size=2), st.integers(3, 12))
+def test_a_stage_never_holds_more_than_the_limit(
+    layers: list[tuple[float, int]], stages: int, last: float, sizes: list[int], limit: int
+) -> None:
+    listed = [(cost, sizes[kind]) for kind, (cost, count) in enumerate(layers) for _ in range(count)]
+    best = np.inf
+    for cuts in combinations_with_replacement(range(len(listed) + 1), stages - 1):
+        parts = [listed[a:b] for a, b in pairwise((0, *cuts, len(listed)))]
+        if all(sum(size for _, size in part) <= limit for part in parts):
+            times = [sum(cost for cost, _ in part) for part in parts]
+            best = min(best, max(*times[:-1], times[-1] + last) if stages > 1 else times[0] + last)
+    found = slowest_stage(*split(layers), stages, last=last, sizes=sizes[: len(layers)], limit=limit)
+    assert float(found) == pytest.approx(best, abs=BRACKET * (last + sum(cost for cost, _ in listed)))
 
 
 def test_an_even_split_is_exact_and_not_the_end_of_a_bisection() -> None:
