@@ -2,7 +2,8 @@
 
 The closed form prices tiers; the other rungs of `collectives.ladder` price the schedule of rounds on the cluster's own
 graph. Both take the same constants of link and software (`clusters.tunings`): on the graph a link has its bandwidth
-times the efficiency, half of a step's software lies on the links at both ends of a message, base and ramp come on top.
+times the efficiency, half of a step's software lies on the links at both ends of a message, base and ramp come on top
+("ramp" is all that the link's protocols take beside the wire).
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from clusters.tunings import lookup, offered
 from collectives.algorithms import ALGORITHMS, best
 from collectives.bounds import lower_bound
 from collectives.groups import members
-from collectives.span import rates
+from collectives.span import bandwidths, rates, span, transfer_s, with_own_piece
 from topo.errors import Fault, SpecError
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ FITTED: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Algorithm that only the closed form prices -> why."""
+
+COPIED: Final = (
+    *((op, "ring") for op in ("all_reduce", "all_gather", "reduce_scatter")),
+    *(("all_to_all", name) for name in ("direct", "linear")),
+)
+"""Algorithms whose closed forms count the piece that a rank only copies."""
 
 BLOCKED: Final = ("hierarchical", "pxn")
 """Algorithms that want to know how many ranks share a block."""
@@ -265,12 +272,21 @@ def _on_graph(
     told = price(_jobs(op, name, ranks, size_bytes, group, road, mine), wires, rung)
     spans = _spanned(group)
     base_s = max(hop.model.base_s for hop, spanned in zip(road, spans, strict=True) if spanned)
-    # The mid-size penalty of the closed form, √(ramp · V / B), with V / B read off the graph's own busiest link.
+    # What the closed form adds to the wire of a tier, with the bytes read off the graph's own busiest link.
     slow = max(range(len(road)), key=lambda tier: spans[tier] / rates(road, 0).bandwidth_Bps[tier])
     wire_s = told.terms.get("wire", told.seconds)
-    ramp_s = float(np.sqrt(road[slow].model.ramp_s * road[slow].model.efficiency * wire_s))
+    ramp_s = _beside_the_wire(road, group, slow, wire_s, size_bytes if (op, name) in COPIED else 0.0)
     terms = {"base": base_s, **{key: float(value) for key, value in told.terms.items()}, "ramp": ramp_s}
     return terms, [str(end) for end in told.busiest] if told.busiest else None
+
+
+def _beside_the_wire(road: "Path", group: "Column", tier: int, wire_s: float, copied_bytes: float) -> float:
+    """Return the seconds that a tier's protocols take beside its wire, whose seconds are at its efficiency."""
+    _, held = span(0.0, group, road)
+    volume = np.zeros(len(road))
+    volume[tier] = wire_s * road[tier].model.efficiency * bandwidths(held)[tier]
+    seconds = transfer_s(held, with_own_piece(held, volume, np.array(copied_bytes)))
+    return float(seconds[tier] - wire_s)
 
 
 def _jobs(

@@ -3,13 +3,19 @@
 A regime is the software that moves the bytes:
 
 * ``nccl``: NCCL launched from the host, the default of training and of eager serving;
-* ``graph``: the all-reduce kernels of serving frameworks inside a CUDA graph; other operations are NCCL's;
+* ``graph``: vLLM's all-reduce kernels, and SGLang's before 0.5.14 that are made from them, inside a CUDA graph;
+  ``sglang``: SGLang's own from 0.5.14; ``trtllm``: TensorRT-LLM's. Beyond `LARGEST` bytes, or across nodes, and for
+  other operations it is NCCL;
 * ``low-latency`` and ``normal``: DeepEP's two kinds of MoE exchange;
-* ``one-sided``: TensorRT-LLM's MoE exchange by stores over NVLink.
+* ``one-sided`` and ``two-sided``: TensorRT-LLM's MoE exchange over NVLink, by stores or through queues; ``mnnvl`` is what
+  came before them;
+* names with an engine or version behind them (``normal-vllm``, ``low-latency-v2``): the same kernels as that engine calls
+  them, and DeepEP's second version.
 
 The constants, four at most for each link, operation and regime and shared by all group sizes, are fitted by
-`clusters.calibration.links` and stored with their residuals in `data/tunings.yaml`. Where none were measured, the
-nearest are borrowed and the note says from where.
+`clusters.calibration.links` and stored with their residuals in `data/tunings.yaml`; those of the MoE exchanges, five at
+most, by `clusters.calibration.exchanges`, in `data/exchanges.yaml`. Where none were measured, the nearest are borrowed
+and the note says from where.
 
 ``PODSCALE_TUNINGS=mine.yaml`` names a file of one's own, as `podscale calibrate collectives` writes it; where it is not
 set, a `tunings.yaml` in the folder that ``PODSCALE_CATALOGUE`` names is taken. Its entries replace the shipped ones of
@@ -17,22 +23,30 @@ the same link, operation and regime; everything else stays.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from clusters.catalogue import key_of, read_yaml
 from clusters.figures import own_file, own_part
 from collectives.algorithms import NCCL, best
+from collectives.moe_kernel import WORK, ExchangeModel
 from collectives.path import LinkModel
 from collectives.path import Path as Road
-from topo.columns import Column, ColumnLike
+from topo.columns import Column, ColumnLike, column
 from topo.errors import Fault, SpecError
 
+MiB: Final = 2.0**20
 DATA: Final = Path(__file__).parent / "data" / "tunings.yaml"
+EXCHANGES: Final = DATA.with_name("exchanges.yaml")
 CONSTANTS: Final = ("base_s", "step_s", "efficiency", "ramp_s")
+SHAPE: Final = ("bulk_s", "own_piece")
+"""What an entry may hold besides: the filling of the bulk protocol in place of the ramp, the weight of the own piece."""
 REMEDY: Final = "write the file with podscale calibrate collectives FILE --out F"
 
 #: Regime -> the regimes that stand in for it, nearest first.
@@ -40,9 +54,15 @@ REGIMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "nccl": (),
         "graph": ("nccl",),
+        "sglang": ("graph", "nccl"),
+        "trtllm": ("graph", "nccl"),
         "low-latency": ("normal", "nccl"),
         "normal": ("low-latency", "nccl"),
         "one-sided": ("low-latency", "normal", "nccl"),
+        "two-sided": ("one-sided", "low-latency", "normal", "nccl"),
+        "mnnvl": ("two-sided", "one-sided", "low-latency", "normal", "nccl"),
+        **{f"low-latency-{who}": ("low-latency", "normal", "nccl") for who in ("vllm", "trtllm", "v2")},
+        **{f"normal-{who}": ("normal", "low-latency", "nccl") for who in ("vllm", "trtllm", "v2")},
     }
 )
 
@@ -56,6 +76,8 @@ OPERATIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "send_recv": ("all_to_all", "all_reduce"),
         "moe_dispatch": ("moe_combine", "all_to_all", "all_reduce"),
         "moe_combine": ("moe_dispatch", "all_to_all", "all_reduce"),
+        "moe_combine_low_precision": ("moe_combine", "moe_dispatch", "all_to_all", "all_reduce"),
+        "moe_prepare": ("moe_dispatch", "moe_combine", "all_to_all", "all_reduce"),
     }
 )
 
@@ -65,6 +87,7 @@ LINKS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "nvlink3": ("nvlink4", "nvlink5"),
         "nvlink4": ("nvlink5", "nvlink3"),
         "nvlink5": ("nvlink4", "nvlink3"),
+        "efa": ("roce-400", "ib-ndr", "ib-hdr"),
         "ib-hdr": ("ib-ndr", "roce-400"),
         "ib-ndr": ("ib-hdr", "roce-400"),
         "ib-xdr": ("ib-ndr", "ib-hdr"),
@@ -90,17 +113,20 @@ FAMILIES: Final[Mapping[str, str]] = MappingProxyType(
         "roce": "roce-400",
         "ethernet": "roce-400",
         "spectrum": "roce-400",
-        "efa": "roce-400",
+        "efa": "efa",
     }
 )
 
+SHOTS: Final = {**NCCL, "all_reduce": ("one_shot", "two_shot")}
+
 #: What each regime chooses from, of `collectives.ALGORITHMS`; what it does not name is NCCL's.
 OFFERED: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = MappingProxyType(
-    {"nccl": NCCL, "graph": {**NCCL, "all_reduce": ("one_shot", "two_shot", "nvls")}}
+    {"nccl": NCCL, "graph": SHOTS, "sglang": SHOTS, "trtllm": SHOTS}
 )
 
-#: How many copies of a row the MoE regimes send: the `copies` argument of `collectives.moe.moe_exchange`.
-COPIES: Final[Mapping[str, str]] = MappingProxyType({"low-latency": "expert", "one-sided": "expert", "normal": "node"})
+#: Bytes up to which a regime's own all-reduce kernels run; NCCL takes over. Sources: vLLM's custom_all_reduce.py
+#: (max_size), SGLang and TensorRT-LLM as measured.
+LARGEST: Final[Mapping[str, float]] = MappingProxyType({"graph": 8 * MiB, "sglang": 16 * MiB, "trtllm": 16 * MiB})
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +138,7 @@ class Tuning:
     link, op, regime
         What was asked for.
     model
-        The four constants.
+        The constants: base, step, efficiency and either the ramp or the bulk protocol's filling.
     note
         Empty where they were fitted for exactly this, else whose they are.
     residuals
@@ -150,9 +176,18 @@ def table() -> Mapping[str, Any]:
     return _table(tunings_path())
 
 
+def _shipped() -> Mapping[str, Any]:
+    """Return the constants of the collectives with those of the MoE exchanges beside them."""
+    links, exchanges = (read_yaml(file.read_text("utf-8")) for file in (DATA, EXCHANGES))
+    constants: dict[str, Any] = {link: dict(ops) for link, ops in links["constants"].items()}
+    for link, ops in exchanges["constants"].items():
+        constants.setdefault(link, {}).update(ops)
+    return {**links, "constants": constants}
+
+
 @lru_cache
 def _table(own: str) -> Mapping[str, Any]:
-    shipped: Mapping[str, Any] = read_yaml(DATA.read_text("utf-8"))
+    shipped = _shipped()
     if not own:
         return shipped
     held = own_part(own, "PODSCALE_TUNINGS", "constants", REMEDY)
@@ -183,7 +218,7 @@ def _own_faults(constants: Mapping[str, Any], file: str) -> Iterator[Fault]:
             continue
         try:
             _checked(link, op, regime)
-            LinkModel(**{key: float(entry.get(key, "nan")) for key in CONSTANTS})
+            _model(key_of(op), {**dict.fromkeys(CONSTANTS, "nan"), **entry})
             _stated(entry)
         except SpecError as error:
             yield from (Fault(f"{where}: {f.field}", f.value, f.problem, f.remedy, file) for f in error.faults)
@@ -243,12 +278,25 @@ def _tuning(link: str, op: str, regime: str, own: str) -> Tuning:
     stated, ranks = _stated(entry)
     return Tuning(
         *asked,
-        model=LinkModel(**{key: float(entry[key]) for key in CONSTANTS}),
+        model=replace(_model(kind, entry), beyond=_library(kind, how, where, own)),
         note="; ".join(notes),
         residuals=stated,
         ranks=ranks,
         source=entry["source"],
     )
+
+
+def _library(op: str, regime: str, link: str, own: str) -> LinkModel | None:
+    """Return NCCL's constants where a regime's own kernels end, None for what has no other kernels."""
+    return _tuning(link, op, "nccl", own).model if regime in LARGEST and op == "all_reduce" else None
+
+
+def _model(op: str, entry: Mapping[str, Any]) -> LinkModel:
+    """Return the constants of an entry; an exchange has those of its kernel beside them, 0 where left out."""
+    exchange = op.startswith("moe")
+    known = (*CONSTANTS, *(WORK if exchange else SHAPE))
+    held: dict[str, Any] = {key: float(entry[key]) for key in known if key in entry}
+    return ExchangeModel(**{"base_s": 0.0, "step_s": 0.0, "efficiency": 1.0, **held}) if exchange else LinkModel(**held)
 
 
 def _checked(link: str, op: str, regime: str) -> tuple[str, str, str]:
@@ -278,7 +326,9 @@ def _nearest(link: str, op: str, regime: str) -> Iterator[tuple[str, str, str]]:
 def reduction_efficiency(link: str) -> float:
     """Share of its efficiency that a link keeps when the switches add: NCCL's nvlsEfficiency, 1 where unpublished.
 
-    >>> reduction_efficiency("nvlink4"), reduction_efficiency("nvlink5"), reduction_efficiency("ib-ndr")
+    That of NDR is fitted to the one system with SHARP that was published.
+
+    >>> reduction_efficiency("nvlink4"), reduction_efficiency("nvlink5"), reduction_efficiency("roce-400")
     (0.85, 0.74, 1.0)
     """
     return float(table()["reduction_efficiency"].get(key_of(link), 1.0))
@@ -293,12 +343,20 @@ def offered(op: str, regime: str = "nccl") -> tuple[str, ...]:
     _, kind, how = _checked("nvlink5", op, regime)
     names = OFFERED.get(how, NCCL).get(kind)
     if names is None:
-        raise SpecError([Fault("op", op, "is priced by collectives.moe_exchange", "use its copies rule, COPIES")])
+        raise SpecError(
+            [
+                Fault(
+                    "op", op, "is priced by collectives.moe_exchange", "take its kernel from clusters.exchanges.KERNELS"
+                )
+            ]
+        )
     return names
 
 
 def collective_s(op: str, size_bytes: ColumnLike, members: ColumnLike, path: Road, regime: str = "nccl") -> Column:
     """Seconds of an operation by the fastest algorithm that the regime offers.
+
+    A regime with all-reduce kernels of its own has them up to `LARGEST` bytes inside a domain; else it is NCCL.
 
     Parameters
     ----------
@@ -311,4 +369,24 @@ def collective_s(op: str, size_bytes: ColumnLike, members: ColumnLike, path: Roa
     >>> print(f"{collective_s('all_gather', 800e6, [8], (Hop(100e9, 0.0, IDEAL),)):.4f}")  # 7/8 of 800 MB, 100 GB/s
     0.0070
     """
-    return best(key_of(op).replace("-", "_"), size_bytes, members, path, among=offered(op, regime))[0]
+    kind, how = key_of(op).replace("-", "_"), key_of(regime)
+    if kind != "all_reduce" or how not in LARGEST:
+        return best(kind, size_bytes, members, path, among=offered(op, regime))[0]
+    sizes, groups = column(size_bytes), column(members)
+    own = (sizes <= LARGEST[how]) & ~_crosses(groups, path)
+    if own.all():
+        return best(kind, sizes, groups, path, among=offered(op, regime))[0]
+    large = best(kind, sizes, groups, _beyond(path), among=NCCL[kind])[0]
+    return np.where(own, best(kind, sizes, groups, path, among=offered(op, regime))[0], large) if own.any() else large
+
+
+def _crosses(groups: Column, path: Road) -> npt.NDArray[np.bool_]:
+    """Return whether a group leaves its scale-up domain."""
+    inside = sum(hop.plane == "scale-up" for hop in path)
+    return np.asarray(groups[-1] > (groups[inside - 1] if inside else 1.0))
+
+
+@lru_cache(maxsize=1024)
+def _beyond(path: Road) -> Road:
+    """Return a path with the constants of the library that takes over where the kernels of its models end."""
+    return tuple(replace(hop, model=hop.model.beyond or hop.model) for hop in path)

@@ -7,30 +7,42 @@ Sources: Patarasuk and Yuan 2009 (ring), Sanders, Speck and Träff 2009 (double 
 import numpy as np
 
 from collectives.path import Path
-from collectives.span import Mask, Span, added, crossing, latency_s, ratio, ring_steps, slowest, span, transfer_s
+from collectives.span import (
+    Mask,
+    Span,
+    added,
+    base_s,
+    crossing,
+    latency_s,
+    ratio,
+    ring_steps,
+    slowest,
+    span,
+    transfer_s,
+    with_own_piece,
+)
 from topo.columns import Column, ColumnLike, column
 
 TREE_STEPS = 6.0
 """Steps per doubling of the ranks in a tree, up and down together: three ring steps per level and direction.
 
-A level receives from two children, adds and forwards. NCCL all-reduce of small messages on 2 to 48 ranks of one NVLink
-domain follows min(2(P-1), 6 · log2 P) steps of one and the same length.
+A level receives from two children, adds and forwards.
 """
 
-NVLS_STEPS = 4.0
-"""Steps per further rank of a sum in the switches: they add a chunk only once every rank has put it there.
+NVLS_STEPS = 6.0
+"""Steps of a sum in the switches per doubling of the ranks, as many as a tree's.
 
-With it the NCCL all-reduce of 2 to 64 ranks on NVLink 4 and 5 fits to 4.5 % and 6.4 % (median); with two steps in all,
-to 10.6 % and 22.6 % (`clusters/calibration/links.py`).
+NCCL all-reduce of small bf16 messages on 16, 48 and 64 GB200 takes 46, 51 and 51 us, where int8, which the switches
+cannot add, takes the ring's 46, 125 and 161. With 4 steps per further rank the curves fit to 12 %, with these to 5 %.
 """
 
 
 def ring(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     """Return the seconds of a flat ring: reduce-scatter once round, all-gather once round.
 
-    t = base + Σ_l 2·steps_l·(step_l + latency_l) + max_l [ V_l/(eff_l·B_l) + √(ramp_l·V_l/B_l) ],
-    V_l = 2(n-1)/n · S/inner_l: each member of a child block drives its own port, so the ring that leaves a block of
-    `inner` members runs at inner · B_l, capped by the inner tiers.
+    t = base + Σ_l 2·steps_l·(step_l + latency_l) + max_l of the transfer of V_l,
+    V_l = 2(n-1)/n · S/inner_l (and S/n at the weight of a rank's own piece): each member of a child block drives its own
+    port, so the ring that leaves a block of `inner` members runs at inner · B_l, capped by the inner tiers.
 
     Examples
     --------
@@ -41,15 +53,16 @@ def ring(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     0.014 s
     """
     size, group = span(size_bytes, members, path)
-    volume = 2 * (1 - 1 / group.size) * size / group.inner * group.spanned
+    volume = with_own_piece(group, 2 * (1 - 1 / group.size) * size / group.inner * group.spanned, size)
     return column(latency_s(group, 2 * ring_steps(group)) + slowest(transfer_s(group, volume)))
 
 
 def tree(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
-    """Return the seconds of a pipelined double binary tree: 2S per rank, logarithmic latency.
+    """Return the seconds of a pipelined double binary tree between blocks: 2S per rank, logarithmic latency.
 
-    t = base + Σ_l 6·log2(members_l/inner_l)·(step_l + latency_l) + max_l of the transfer of 2S/inner_l.
-    The 6 is `TREE_STEPS`.
+    t = base + Σ_l steps_l·(step_l + latency_l) + max_l of the transfer of 2S/inner_l. In the innermost tier NCCL's trees
+    are chains through the ranks, up and down: 2(r - 1) steps for r ranks. Each tier outside it takes 6·log2 r
+    (`TREE_STEPS`) for r child blocks.
 
     Examples
     --------
@@ -59,7 +72,9 @@ def tree(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     """
     size, group = span(size_bytes, members, path)
     volume = 2 * size / group.inner * group.spanned
-    return column(latency_s(group, TREE_STEPS * np.log2(ratio(group))) + slowest(transfer_s(group, volume)))
+    blocks = ratio(group)
+    steps = np.where(group.inner == 1, 2 * (blocks - 1), TREE_STEPS * np.log2(blocks))
+    return column(latency_s(group, steps) + slowest(transfer_s(group, volume)))
 
 
 def hierarchical(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
@@ -86,11 +101,11 @@ def hierarchical(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Col
 def nvls(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     """Return the seconds with the sum taken in the switches where they can add, and a tree over the tiers where not.
 
-    A tier that adds carries (1 + 1/r)·S/inner per rank and direction in 4(r - 1) steps (a chunk is added once every
-    rank has put it there; NCCL measurements on NVLink); any other spanned tier carries 2(r - 1)/r · S/inner in
+    A tier that adds carries (1 + 1/r)·S/inner per rank and direction in 6·log2 r steps (`NVLS_STEPS`, from NCCL
+    measurements on NVLink); any other spanned tier carries 2(r - 1)/r · S/inner in
     6·log2 r steps, through the ports of the tiers of its plane inside it. Chunks are pipelined, so the slowest tier
-    counts. Where a switch
-    adds, the efficiency is multiplied by `Hop.reduction_efficiency`.
+    counts. Where a switch adds, the efficiency is multiplied by `Hop.reduction_efficiency`. A rank's own piece counts as
+    in a ring.
 
     Examples
     --------
@@ -104,8 +119,8 @@ def nvls(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     adds = group.spanned & constants.reduces
     share = np.where(adds, 1 + 1 / blocks, 2 * (1 - 1 / blocks))
     efficiency = constants.efficiency * np.where(constants.reduces, constants.reduction_efficiency, 1.0)
-    steps = np.where(adds, NVLS_STEPS * (blocks - 1), TREE_STEPS * np.log2(blocks))
-    volume = through_ports(group, share / group.inner, adds) * size
+    steps = np.where(adds, NVLS_STEPS, TREE_STEPS) * np.log2(blocks)
+    volume = with_own_piece(group, through_ports(group, share / group.inner, adds) * size, size)
     return column(latency_s(group, steps) + slowest(transfer_s(group, volume, efficiency)))
 
 
@@ -189,7 +204,8 @@ def linear(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
 def one_shot(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     """Return the seconds when every rank reads every other buffer and adds: one step, (n - 1)·S per rank.
 
-    t = base + Σ over spanned tiers of (step + latency) + max_l of the transfer of (n - inner_l)·S.
+    t = base + Σ over spanned tiers of the latency + max_l of the transfer of (n - inner_l)·S. The flags that say that
+    the buffers are ready go with the launch, in the base.
     Source: the custom all-reduce kernels of vLLM and NVIDIA/TensorRT-LLM, made for small messages.
 
     Examples
@@ -201,12 +217,14 @@ def one_shot(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     size, group = span(size_bytes, members, path)
     volume = crossing(group) * group.size * size * group.spanned
     seconds = transfer_s(group, volume, traffic="exchange")
-    return column(latency_s(group, column(group.spanned)) + slowest(seconds))
+    return column(base_s(group) + added(group.spanned * group.rates.latency_s) + slowest(seconds))
 
 
 def two_shot(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
-    """Return the seconds of a direct reduce-scatter, then a direct all-gather: two steps, 2(n - 1)/n·S per rank.
+    """Return the seconds of a direct reduce-scatter, then a direct all-gather: 2(n - 1)/n·S per rank.
 
+    t = base + Σ over spanned tiers of (2·latency + r·step) + max_l of the transfer: between the two, each rank sets a
+    flag at every other of the r child blocks and waits for theirs.
     Source: as `one_shot`, made for middle sizes.
 
     Examples
@@ -218,7 +236,9 @@ def two_shot(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     size, group = span(size_bytes, members, path)
     volume = 2 * crossing(group) * size * group.spanned
     seconds = transfer_s(group, volume, traffic="exchange")
-    return column(latency_s(group, column(2.0 * group.spanned)) + slowest(seconds))
+    constants = group.rates
+    waits = group.spanned * (2.0 * constants.latency_s + ratio(group) * constants.step_s)
+    return column(base_s(group) + added(waits) + slowest(seconds))
 
 
 def some_tier_adds(members: ColumnLike, path: Path) -> Mask:

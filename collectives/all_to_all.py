@@ -7,7 +7,18 @@ import numpy as np
 
 from collectives.all_reduce import through_ports
 from collectives.path import Path
-from collectives.span import added, base_s, by_plane, crossing, latency_s, ratio, slowest, span, transfer_s
+from collectives.span import (
+    added,
+    base_s,
+    by_plane,
+    crossing,
+    latency_s,
+    ratio,
+    slowest,
+    span,
+    transfer_s,
+    with_own_piece,
+)
 from topo.columns import Column, ColumnLike, column
 
 
@@ -34,7 +45,8 @@ def direct(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     """Return the seconds when all n-1 messages are posted at once: one wire latency, planes and tiers overlap.
 
     t = base + (slowest wire latency) + Σ_l (members_l - inner_l)·step_l + max_l of the transfer of what tier l carries:
-    (n - inner_l)/n · S on scale-out, and on scale-up only what stays in the domain.
+    (n - inner_l)/n · S on scale-out, and on scale-up only what stays in the domain, with S/n at the weight of a rank's
+    own piece.
 
     Examples
     --------
@@ -47,7 +59,7 @@ def direct(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     constants = group.rates
     posting_s = added((group.members - group.inner) * constants.step_s)
     wire_s = slowest(group.spanned * constants.latency_s)
-    volume = by_plane(group, crossing(group) * size)
+    volume = with_own_piece(group, by_plane(group, crossing(group) * size), size)
     return column(base_s(group) + posting_s + wire_s + slowest(transfer_s(group, volume, traffic="exchange")))
 
 

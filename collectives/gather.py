@@ -8,14 +8,26 @@ Sources: Thakur, Rabenseifner and Gropp 2005; NCCL `src/graph/tuning.cc`.
 import numpy as np
 
 from collectives.path import Path
-from collectives.span import added, by_plane, crossing, latency_s, ratio, ring_steps, slowest, span, transfer_s
+from collectives.span import (
+    added,
+    by_plane,
+    crossing,
+    latency_s,
+    ratio,
+    ring_steps,
+    slowest,
+    span,
+    transfer_s,
+    with_own_piece,
+)
 from topo.columns import Column, ColumnLike, column
 
 
 def ring(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     """Return the seconds of a flat ring, each member of a block driving its own port.
 
-    t = base + Σ_l steps_l·(step_l + latency_l) + max_l of the transfer of (n-1)/n · S/inner_l.
+    t = base + Σ_l steps_l·(step_l + latency_l) + max_l of the transfer of (n-1)/n · S/inner_l, and of S/n at the weight
+    of a rank's own piece.
 
     Examples
     --------
@@ -24,7 +36,7 @@ def ring(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     0.007 s
     """
     size, group = span(size_bytes, members, path)
-    volume = (1 - 1 / group.size) * size / group.inner * group.spanned
+    volume = with_own_piece(group, (1 - 1 / group.size) * size / group.inner * group.spanned, size)
     return column(latency_s(group, ring_steps(group)) + slowest(transfer_s(group, volume)))
 
 

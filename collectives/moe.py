@@ -4,6 +4,9 @@ The n ranks of the group hold equal shares of the experts and every rank sends a
 a row leave its rank: one per chosen expert, one per distinct rank, or one per distinct scale-up domain, which forwards
 it inside. Sources: DeepEP README (low-latency kernels: one copy per expert; normal kernels: one per node, then NVLink);
 DeepSeek-V3 report §3.2.2 (routing limited to 4 nodes).
+
+Multiprocessors move the rows: they read, cast, copy and add. What theirs takes beside the wire is in
+`collectives.moe_kernel`; where the hops hold plain `LinkModel`s, the wire alone is priced.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from collectives.moe_kernel import Copies, Load, is_kernel, kernel_s
 from collectives.path import Path
 from collectives.span import Span, base_s, slowest, span, transfer_s
 from topo.columns import Column, ColumnLike, column
@@ -85,8 +89,6 @@ def _copies_per_node(group: Span, experts: Column, topk: Column, node_limit: Col
     return within, _limited(group, experts, topk, node_limit, per_rank=False), True
 
 
-Copies = Literal["expert", "rank", "node"]
-
 COPIES: Mapping[str, Callable[[Span, Column, Column, Column], tuple[Column, Column, bool]]] = MappingProxyType(
     {"expert": _copies, "rank": _copies_per_rank, "node": _copies_per_node}
 )
@@ -123,6 +125,8 @@ def moe_exchange(
     copies: Copies = "expert",
     node_limit: ColumnLike | None = None,
     local_share: ColumnLike | Literal["members"] = "members",
+    workers: ColumnLike = 1.0,
+    in_turn: bool = False,
 ) -> dict[str, Column]:
     """Return the seconds of one dispatch (or one combine) over an expert group, plane by plane.
 
@@ -136,6 +140,11 @@ def moe_exchange(
     The planes overlap, the tiers of one plane share its ports: total = latency + max(scale-up, scale-out).
     latency = base (largest of the spanned tiers') + one step and wire latency of the slowest spanned tier; with
     copies="node" one of each plane.
+
+    Hops with an `ExchangeModel` add what the kernel does. Its w multiprocessors work T/w · (token + r·copies·byte)
+    seconds, beside the planes, or after them if `in_turn`; the `busiest` rank decides; and what is moved hides, as the
+    root of the sum of squares, behind `peers` times the share of the ranks behind the outermost plane. Latency grows by
+    r·row_byte and by `expert` for every expert there, and the total is no shorter than `host`.
 
     Parameters
     ----------
@@ -155,11 +164,13 @@ def moe_exchange(
     local_share
         "members": destinations are uniform over the ranks. Or the share of copies that stay below the outermost spanned
         tier; 0 sends every copy over that tier, as analytic limits do.
+    workers, in_turn
+        w, multiprocessors at work (see `at_work`), and whether their work follows the transfer.
 
     Returns
     -------
     dict
-        Columns `scale_up_s`, `scale_out_s`, `latency_s`, `total_s`.
+        Columns `scale_up_s`, `scale_out_s`, `work_s`, `latency_s`, `total_s`.
 
     Raises
     ------
@@ -196,11 +207,32 @@ def moe_exchange(
     steps = _plane(step_s[:tiers]) + _plane(step_s[tiers:]) if forwards else slowest(step_s)
     latency = base_s(group) + steps
     scale_up, scale_out = _plane(seconds[:tiers]), _plane(seconds[tiers:])
+    moved = np.maximum(scale_up, scale_out)
+    work, total = np.zeros_like(moved), moved + latency
+    if is_kernel(path):
+        behind, leaves, receivers = leaving[0], inside_copies, group.size
+        if tiers < len(path):
+            crosses = leaving[tiers] > 0
+            behind, leaves = np.where(crosses, leaving[tiers], behind), np.where(crosses, outside_copies, leaves)
+            receivers = np.where(crosses, _domains(group)[1], receivers) if forwards else receivers
+        load = Load(
+            tokens=column(tokens),
+            row_bytes=column(row_bytes),
+            sent_bytes=sent,
+            copies=leaves,
+            receivers=receivers,
+            experts=experts,
+            behind=behind,
+            workers=column(workers),
+            in_turn=in_turn,
+        )
+        work, latency, total = kernel_s(group, path, load, moved, steps)
     return {
         "scale_up_s": scale_up,
         "scale_out_s": scale_out,
+        "work_s": column(work),
         "latency_s": column(latency),
-        "total_s": column(np.maximum(scale_up, scale_out) + latency),
+        "total_s": column(total),
     }
 
 

@@ -2,7 +2,11 @@
 
 The price of an operation that takes `steps` steps and puts V bytes per rank on a tier of bandwidth B is
 
-    t = base_s + steps · (step_s + latency_s) + V / (efficiency · B) + √(ramp_s · V / B)
+    t = base_s + steps · (step_s + latency_s) + min[ V / (QUICK · B), V / (efficiency · B) + √(ramp_s · V / B) + F ]
+
+where F = bulk_s · √(r - 1) fills the pipeline of the r child blocks on a tier. A library has a protocol for small
+messages, whose flags take most of the wire (LL, the first argument of the min), and one for bulk, whose chunks fill a
+pipeline before they fill the wire. A model with no `bulk_s` has one protocol: the min is its second argument.
 
 `base_s` (launch, rendezvous) is paid once per collective: the largest base of the tiers that the group spans, which is
 the outermost one's in practice. Steps and bytes are counted tier by tier by each algorithm.
@@ -80,9 +84,14 @@ def _exchange(shares: Shares, exchange: Shares) -> list[Fault]:
     return faults
 
 
+QUICK = 0.3
+"""Share of a link that NCCL's LL protocol reaches: llMaxBws of `src/graph/tuning.cc`, 87.7, 141 and 282 GB/s of the 300,
+450 and 900 of NVLink 3, 4 and 5."""
+
+
 @dataclass(frozen=True, slots=True)
 class LinkModel:
-    """Four constants that turn steps and bytes into seconds on one kind of link, for one operation and software regime.
+    """Constants that turn steps and bytes into seconds on one kind of link, for one operation and software regime.
 
     Parameters
     ----------
@@ -94,6 +103,13 @@ class LinkModel:
         Share of the link bandwidth that large messages reach, in (0, 1].
     ramp_s
         Mid-size penalty: √(ramp_s · V / B) is added to the transfer of V bytes at B bytes/s.
+    bulk_s
+        Seconds that fill the pipeline of the bulk protocol, for each root of r - 1; below, `QUICK` rules. 0 for none.
+    own_piece
+        Weight of the piece that a rank only copies (its own, or the last it receives) against one that it sends: the
+        same threads move both, so that two ranks reach less of the wire than eight.
+    beyond
+        The constants of the library that takes over where the kernels of this model end, None if they do not.
 
     Raises
     ------
@@ -103,16 +119,20 @@ class LinkModel:
     Examples
     --------
     >>> LinkModel(base_s=5e-6, step_s=1e-6, efficiency=0.8)
-    LinkModel(base_s=5e-06, step_s=1e-06, efficiency=0.8, ramp_s=0.0)
+    LinkModel(base_s=5e-06, step_s=1e-06, efficiency=0.8, ramp_s=0.0, bulk_s=0.0, own_piece=0.0, beyond=None)
     """
 
     base_s: float
     step_s: float
     efficiency: float
     ramp_s: float = 0.0
+    bulk_s: float = 0.0
+    own_piece: float = 0.0
+    beyond: "LinkModel | None" = None
 
     def __post_init__(self) -> None:
         faults = _non_negative("LinkModel", base_s=self.base_s, step_s=self.step_s, ramp_s=self.ramp_s)
+        faults += _non_negative("LinkModel", bulk_s=self.bulk_s, own_piece=self.own_piece)
         faults += _share("LinkModel", efficiency=self.efficiency)
         if faults:
             raise SpecError(faults)

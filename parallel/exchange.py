@@ -7,7 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clusters.build import Cluster, path
-from collectives.moe import Copies, moe_exchange
+from clusters.exchanges import KERNELS, multiprocessors, workers
+from collectives.moe import moe_exchange
+from collectives.moe_kernel import Copies
 from collectives.path import IDEAL, Hop
 from parallel.models import Moe
 from parallel.precision import Recipe, row_bytes
@@ -21,53 +23,62 @@ class Exchange:
 
     Attributes
     ----------
-    regime : key of the link constants
-    copies : a row per `expert`, per `rank` or per `node` (scale-up domain) that a token goes to
+    regime : key of the link constants and of `clusters.exchanges.KERNELS`
     planes : the networks that it uses; one that uses scale-up alone works only inside a domain
-    sm_share : share of the multiprocessors that it takes from a micro-batch computing meanwhile; None where no other
-        micro-batch can compute meanwhile
+    sms : multiprocessors that it takes from a micro-batch computing meanwhile; None where no other micro-batch can
+        compute meanwhile
     """
 
     regime: str
-    copies: Copies
     planes: tuple[str, ...]
-    sm_share: float | None
+    sms: int | None
     note: str
+
+    @property
+    def copies(self) -> Copies:
+        """A row per `expert`, per `rank` or per `node` (scale-up domain) that a token goes to."""
+        return KERNELS[self.regime].copies
+
+    @property
+    def sm_share(self) -> float | None:
+        """Share of an H100's multiprocessors that it takes; `sm_share` tells that of any part."""
+        return sm_share(self, "h100-sxm")
 
 
 BOTH = ("scale-up", "scale-out")
-_SOME = 20 / 132  # multiprocessors that DeepSeek-V3 gives to its exchange kernels (2412.19437 §3.2.2)
+SOME = KERNELS["normal"].lent
+"""Multiprocessors that DeepSeek-V3 gives to its exchange kernels (2412.19437 §3.2.2)."""
 
 EXCHANGES: dict[str, Exchange] = {
     "low-latency": Exchange(
         "low-latency",
-        "expert",
         BOTH,
         None,
         "NVLink stores and RDMA, no deduplication; NVLink rules out overlap by receive hooks (deepseek-ai/DeepEP)",
     ),
     "low-latency-rdma": Exchange(
         "low-latency",
-        "expert",
         ("scale-out",),
-        0.0,
+        0,
         "every row over the NIC, received behind another micro-batch without multiprocessors (deepseek-ai/DeepEP)",
     ),
-    "normal": Exchange(
-        "normal",
-        "node",
-        BOTH,
-        _SOME,
-        "one copy per domain over the NIC, then NVLink (deepseek-ai/DeepEP)",
-    ),
+    "normal": Exchange("normal", BOTH, SOME, "one copy per domain over the NIC, then NVLink (deepseek-ai/DeepEP)"),
     "one-sided": Exchange(
         "one-sided",
-        "expert",
         ("scale-up",),
-        _SOME,
-        "NVLink stores within one domain (NVIDIA/TensorRT-LLM, blog 18)",
+        SOME,
+        "NVLink stores within one domain, one copy per rank (NVIDIA/TensorRT-LLM, blog 18 and moeAlltoAllKernels.cu)",
     ),
 }
+
+
+def sm_share(kernels: Exchange, part: str, like: str = "") -> float | None:
+    """Return the share of a part's multiprocessors that kernels take from what computes meanwhile; None where nothing can.
+
+    >>> f"{sm_share(EXCHANGES['normal'], 'h100-sxm'):.3f} {sm_share(EXCHANGES['normal'], 'b200-sxm'):.3f}"
+    '0.152 0.135'
+    """
+    return None if kernels.sms is None else kernels.sms / multiprocessors(part, like)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,18 +196,22 @@ def _one_way(
     rules: ExchangeRules,
 ) -> Column:
     road = _road(path(cluster, op, kernels.regime), kernels)
-    copies = rules.copies or kernels.copies
+    kernel, chip = KERNELS[kernels.regime], cluster.accelerator
+    copies = rules.copies or kernel.copies
+    experts = np.ceil(moe.experts / members[-1]) * members[-1]
     if rules.ideal:
         road = tuple(replace(hop, latency_s=0.0, model=IDEAL) for hop in road)
     prices: Mapping[str, Column] = moe_exchange(
         tokens,
         row,
         moe.topk + rules.extra_copies,
-        np.ceil(moe.experts / members[-1]) * members[-1],
+        experts,
         members,
         road,
         copies=copies,
         node_limit=float(moe.topk_groups) if moe.groups > 1 and copies == "node" else None,
         local_share="members" if rules.locality else 0.0,
+        workers=workers(kernels.regime, chip.name, experts, chip.like),
+        in_turn=kernel.in_turn,
     )
     return np.broadcast_to(prices["total_s"], members[-1].shape)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from clusters.calibration.link_fits import WIRES
 from clusters.catalogue import Accelerator, key_of, link, switch
 from clusters.measurements import Table
 from clusters.measurements import path as shipped_file
@@ -32,9 +33,6 @@ NODE: Final = 8
 NO_PART: Final = "accelerator not in the catalogue"
 NO_LINK: Final = "link without constants"
 ALONE: Final = "group of one rank"
-
-#: Links between nodes that the catalogue does not hold -> the one whose wire and switch latency stand in.
-WIRES: Final[Mapping[str, str]] = {"efa": "roce-400"}
 
 FITTED: Final = (
     "the constants were fitted to these very rows, and each to rows of one source, so none can be left out; residuals "
@@ -160,7 +158,14 @@ def outer_hop(name: str, tuned: Tuning, bandwidth_Bps: float, adds: bool = False
     """One scale-out tier: two cables with their adapters and one switch."""
     wires = link(WIRES.get(name, name))
     latency_s = 2 * wires.latency_s + (switch(wires.switch).latency_s or 0.0)
-    return Hop(bandwidth_Bps, latency_s, tuned.model, plane="scale-out", in_network_reduction=adds)
+    return Hop(
+        bandwidth_Bps,
+        latency_s,
+        tuned.model,
+        plane="scale-out",
+        in_network_reduction=adds,
+        reduction_efficiency=reduction_efficiency(name),
+    )
 
 
 def blank_rows(name: str, table: Table, measured: Column, columns: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:

@@ -1,21 +1,24 @@
 """Score MoE dispatch and combine against measured ones, row by row: the set `moe` of `parallel.validation`.
 
 A dispatch sends rows in the data type that the table states; a combine sends them back in 16 bits, whatever the dispatch
-used, unless its phase says low precision. The constants hold no multiprocessors: kernels given fewer than 20 are priced
-all the same, and stand in groups of their own.
+used, unless its phase says low precision. A group is a system, a kernel, a number of ranks and a phase. Groups inside one
+scale-up domain, groups across a network and the kernels that change severalfold between versions stand in blocks of
+their own, each with its macro averages.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from clusters.calibration.links import exchange_s, row_bytes
+from clusters.calibration.exchanges import BACKENDS, NETWORK, aside, exchange_s
 from clusters.catalogue import Accelerator, accelerator, key_of
 from clusters.measurements import Table
-from clusters.tunings import Tuning
-from parallel import link_rows
+from clusters.tunings import Tuning, table, tuning
+from collectives.moe_kernel import WORK
+from collectives.path import LinkModel
+from parallel import link_rows, scoring
 from parallel.link_rows import ALONE, NO_LINK, NO_PART, Progress, Schema
 from topo.columns import Column
 
@@ -35,36 +38,35 @@ SCHEMAS: Final = (
     ),
 )
 
-BACKENDS: Final[Mapping[str, tuple[str, str]]] = {
-    "deepep-low-latency": ("low-latency", ""),
-    "deepep-normal": ("normal", ""),
-    "deepep-ll": ("low-latency", "vLLM"),
-    "deepep-ht": ("normal", "vLLM"),
-    "trtllm-deepep-ll": ("low-latency", "TensorRT-LLM"),
-    "trtllm-deepep-ht": ("normal", "TensorRT-LLM"),
-    "nvlinkonesided": ("one-sided", "aiconfigurator"),
-    "tensorrt-llm-nvlinkonesided": ("one-sided", ""),
-}
-"""Backend -> its regime, and who called it where that is not who the constants were fitted to."""
+DTYPES: Final = ("fp8", "mxfp8", "fp4", "nvfp4", "bfloat16", "bf16", "float16", "half", "default")
+DEFAULT: Final = "data type not stated: the 16 bits of activations"
+PHASES: Final = ("dispatch", "combine")
+OWN_PHASES: Final = ("two-sided", "mnnvl")
+"""Kernels that prepare an exchange in a launch of its own and that can cast on the way back."""
 
-DTYPES: Final = ("fp8", "fp4", "nvfp4", "bfloat16", "bf16", "float16", "half")
-FULL_SMS: Final = 20
-NETWORK: Final = ("ib-ndr", 50e9)
-"""Link between nodes and its bytes/s for each accelerator: the tables do not state it, and those that ship had it."""
+BLOCKS: Final = ("single-node", "multi-node", "mnnvl")
+UNSTEADY: Final = "mnnvl"
+"""The kernels that differ two- to sevenfold between their own versions: outside the macro averages of the set."""
+
+SOURCES: Final = (
+    "the one-sided kernels have two sources, and `held_out` says how each is predicted by a fit without it; the other "
+    "constants were fitted to these very rows, each to rows of one source. The figures beside them are of the rows that "
+    "the fit left aside"
+)
 
 SKIPS: Final = {
-    "phase moves no rows": "preparing an exchange is no exchange",
-    "low-precision combine": "no constants stand for a combine that casts on the way",
-    "phase not modelled": "neither a dispatch nor a combine",
-    "backend not modelled": "other kernels than DeepEP's of version 1 and TensorRT-LLM's one-sided ones",
+    "phase moves no rows": "these kernels prepare an exchange within it",
+    "low-precision combine": "these kernels do not cast on the way back",
+    "phase not modelled": "no phase of an exchange",
+    "backend not modelled": "other kernels than DeepEP's and TensorRT-LLM's",
     ALONE: "it has nobody to talk to",
     NO_PART: "no data sheet figures, so no price",
     NO_LINK: "no constants stand for such a scale-up link",
-    "data type not stated": "the bytes of a dispatched row are unknown",
+    "data type not known": "the bytes of a dispatched row are unknown",
 }
 """Reason -> what it means. A row's `skipped_because` is one of these, with the particulars after a colon."""
 
-PHASES: Final[Mapping[str, str]] = {
+LATER_PHASES: Final[Mapping[str, str]] = {
     "prepare": "phase moves no rows",
     "combine_low_precision": "low-precision combine",
 }
@@ -72,6 +74,9 @@ PHASES: Final[Mapping[str, str]] = {
 
 def score(file: str | Path | None = None, progress: Progress | None = None) -> dict[str, Any]:
     """Price every exchange of a table and return the error document.
+
+    Beside what every set has, `blocks` holds the figures of the rows inside a domain, across a network and of the
+    unsteady kernels; `held_out` how fits without 64 ranks, or without one of two sources, predict those.
 
     Parameters
     ----------
@@ -85,66 +90,121 @@ def score(file: str | Path | None = None, progress: Progress | None = None) -> d
     SpecError
         The file cannot be read or is no such table; every fault at once, with its line.
     """
-    return link_rows.score("moe", SCHEMAS, _scored, file, progress, each=3, skips=SKIPS)
+    document = link_rows.score("moe", SCHEMAS, _scored, file, progress, each=0, skips=SKIPS)
+    rows: list[dict[str, Any]] = document["rows"]
+    used = {(row["link"], row["op"], row["regime"]) for row in rows if row["predicted"] is not None}
+    count = sum(map(_constants, {tuning(link, f"moe_{phase}", regime).model for link, phase, regime in used}))
+    groups, block_of = document["groups"], {row["group"]: row["block"] for row in rows}
+    blocks = {name: {key: groups[key] for key, block in block_of.items() if block == name} for name in BLOCKS}
+    steady = {key: figures for key, figures in groups.items() if block_of[key] != UNSTEADY}
+    return {
+        **document,
+        "summary": {**document["summary"], **_macro(steady)},
+        "blocks": {
+            name: {**scoring.score([row for row in rows if row["block"] == name]), **_macro(members)}
+            for name, members in blocks.items()
+        },
+        "constants": {"fitted": count, "links": count, "fitted_to_these_rows": count if file is None else 0},
+        "leave_one_source_out": {**document["leave_one_source_out"], **({"note": SOURCES} if file is None else {})},
+        "held_out": _held_out(),
+    }
+
+
+def _constants(model: LinkModel) -> int:
+    """Return how many constants a model has that are not at rest."""
+    return sum(float(getattr(model, name, 0.0)) > 0 for name in ("base_s", *WORK)) + int(model.efficiency < 1)
+
+
+def _macro(groups: Mapping[str, scoring.Figures]) -> dict[str, Any]:
+    """Return the macro averages of some groups, and how many of them are predicted."""
+    averages = {f"macro_{figure}": scoring.macro(groups, figure) for figure in ("median_ape", "p90_ape")}
+    return {**averages, "groups": sum(bool(figures["predicted"]) for figures in groups.values())}
+
+
+def _held_out() -> dict[str, Any]:
+    """Return, for each split, how the fits without it predict it: by entry, and the mean of their medians.
+
+    The unsteady kernels stand beside the mean, not in it.
+    """
+    splits: dict[str, dict[str, Any]] = {}
+    for link, ops in table()["constants"].items():
+        for op, regimes in ops.items():
+            for regime, entry in regimes.items() if op.startswith("moe_") else ():
+                for split, figures in entry.get("held_out", {}).items():
+                    splits.setdefault(split, {})[f"{link} {op} {regime}"] = figures
+    return {split: {**_mean(found), **found} for split, found in splits.items()}
+
+
+def _mean(entries: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean over the steady entries of their medians and 90th percentiles."""
+    steady = [figures for name, figures in entries.items() if not name.endswith(UNSTEADY)]
+    return {f"macro_{figure}_ape": float(np.mean([held[figure] for held in steady])) for figure in ("median", "p90")}
 
 
 def _scored(name: str, _: Schema, table: Table, shipped: bool) -> tuple[list[dict[str, Any]], list[Tuning]]:
     """Return the rows of one table, and the constants behind them."""
     chips = link_rows.parts(table)
-    backends = table["backend" if "backend" in table else "software"].tolist()
-    systems, phases, dtypes = (table[key].tolist() for key in ("system", "phase", "comm_dtype"))
-    sms = np.nan_to_num(link_rows.numbers(table, "sms", name)).tolist()
+    kernels = table["backend" if "backend" in table else "software"].tolist()
+    columns = [table[key].tolist() for key in ("system", "phase", "comm_dtype", "ep_size", "tokens_per_rank")]
+    sms = np.nan_to_num(link_rows.numbers(table, "sms", name))
     members = _members(table, chips)
-    ranks = table["ep_size"].tolist()
     given: dict[str, list[Any]] = {
-        key: [] for key in ("skipped_because", "link", "regime", "family", "group", "in_fit")
+        key: [] for key in ("skipped_because", "link", "regime", "family", "group", "block", "in_fit", "notes")
     }
-    notes, keys = [], []
-    for system, backend, phase, dtype, count, inside, size in zip(
-        systems, backends, phases, dtypes, sms, members[0].tolist(), ranks, strict=True
-    ):
-        chip = chips[system]
-        why = ALONE if size <= 1 else _reason(system, chip, backend, phase, "" if "bytes_per_token" in table else dtype)
-        regime, caller = BACKENDS.get(key_of(backend), (backend, ""))
-        wire = NETWORK[0] if inside < size else chip.link if chip else system
-        few = regime == "normal" and 0 < count < FULL_SMS
-        family = f"{wire} {phase} {regime}" + (f" ({caller})" if caller else "") + (", few SMs" if few else "")
-        left_aside = bool(caller) or few or (regime == "normal" and size > 16)
-        cells = (why, wire, regime, family, f"{family} EP{size:.0f}", shipped and not why and not left_aside)
+    keys = []
+    for kernel, inside, system, phase, dtype, size, tokens in zip(kernels, members[0].tolist(), *columns, strict=True):
+        chip, regime = chips[system], BACKENDS.get(key_of(kernel), kernel)
+        why = ALONE if size <= 1 else _reason(system, chip, kernel, phase, "" if "bytes_per_token" in table else dtype)
+        crossing = inside < size
+        wire = NETWORK[0] if crossing else chip.link if chip else system
+        left_aside = crossing and aside(regime, phase, size, tokens)
+        cells = (
+            why,
+            wire,
+            regime,
+            f"{wire} {phase} {regime}",
+            f"{system} {kernel} EP{size:.0f} {phase}",
+            UNSTEADY if regime == UNSTEADY else BLOCKS[crossing],
+            shipped and not why and not left_aside,
+            [DEFAULT] if phase == "dispatch" and dtype == "default" else [],
+        )
         for key, cell in zip(given, cells, strict=True):
             given[key].append(cell)
-        notes.append([f"{count:.0f} multiprocessors: constants are of {FULL_SMS} and 24"] if few else [])
         keys.append(None if why or chip is None else (chip.name, wire, phase, regime))
     named = ("system", "backend", "software", "software_version", "phase", "comm_dtype", "nodes", *EXCHANGE[:-1])
-    columns = {key: table[key].tolist() for key in named if key in table}
-    columns |= {"op": phases, "ranks": ranks, "sms": sms, "tokens": table["tokens_per_rank"].tolist(), "notes": notes}
-    rows = link_rows.blank_rows(name, table, table["latency_us"] * 1e-6, columns | given)
-    row = _row_bytes(table)
+    shown = {key: table[key].tolist() for key in named if key in table}
+    shown |= {"op": shown["phase"], "ranks": shown["ep_size"], "sms": sms.tolist(), "tokens": shown["tokens_per_rank"]}
+    rows = link_rows.blank_rows(name, table, table["latency_us"] * 1e-6, shown | given)
+    return rows, _fill(rows, keys, {**table, "sms": sms}, members)
+
+
+def _fill(rows: list[dict[str, Any]], keys: Sequence[Any], table: Table, members: Column) -> list[Tuning]:
+    """Price the rows, block by block of a part, link, phase and regime; return the constants behind them."""
     used = []
-    for (part_name, wire, phase, regime), at in link_rows.blocks(keys).items():
-        chip = accelerator(part_name)
+    for (part, wire, phase, regime), at in link_rows.blocks(keys).items():
+        chip = accelerator(part)
         crossing = wire == NETWORK[0]
-        tuned = link_rows.tuned_path([chip.link, NETWORK[0]] if crossing else [chip.link], f"moe_{phase}", regime)
+        tuned = link_rows.tuned_path([chip.link, *([wire] if crossing else [])], f"moe_{phase}", regime)
         path = (link_rows.inner_hop(chip, tuned[0]),)
-        road = (*path, link_rows.outer_hop(NETWORK[0], tuned[1], NETWORK[1])) if crossing else path
-        seconds = exchange_s(
-            {key: values[at] for key, values in table.items()}, members[2 - len(road) :, at], road, regime, row[at]
-        )
+        road = (*path, link_rows.outer_hop(wire, tuned[1], NETWORK[1])) if crossing else path
+        chosen = {key: values[at] for key, values in table.items()}
+        seconds = exchange_s(chosen, members[2 - len(road) :, at], road, regime, part)
         link_rows.fill(rows, at, seconds, tuned[-1])
         used += tuned
-    return rows, used
+    return used
 
 
-def _reason(system: str, chip: Accelerator | None, backend: str, phase: str, dtype: str) -> str | None:
+def _reason(system: str, chip: Accelerator | None, kernel: str, phase: str, dtype: str) -> str | None:
     """Return why a row cannot be priced, None where it can; from its inputs alone. A blank data type is not needed."""
-    if phase in PHASES:
-        return f"{PHASES[phase]}: {phase}"
-    if phase not in ("dispatch", "combine"):
+    regime = BACKENDS.get(key_of(kernel))
+    if phase not in (*PHASES, *LATER_PHASES):
         return f"phase not modelled: {phase}"
-    if key_of(backend) not in BACKENDS:
-        return f"backend not modelled: {backend}"
+    if regime is None:
+        return f"backend not modelled: {kernel}"
+    if phase in LATER_PHASES and regime not in OWN_PHASES:
+        return f"{LATER_PHASES[phase]}: {phase}"
     if phase == "dispatch" and dtype and dtype not in DTYPES:
-        return f"data type not stated: {dtype}"
+        return f"data type not known: {dtype}"
     return link_rows.missing(system, chip)
 
 
@@ -156,11 +216,3 @@ def _members(table: Table, chips: Mapping[str, Accelerator | None]) -> Column:
     nodes = table.get("nodes", np.ones_like(ranks))
     spread = np.where((size == link_rows.NODE) & (nodes > 1), np.maximum(ranks / nodes, 1.0), size)
     return np.stack([np.minimum(ranks, spread), ranks])
-
-
-def _row_bytes(table: Table) -> Column:
-    """Return the bytes of a row on the wire: as stated, else from the data type, 16 bits on the way back."""
-    if "bytes_per_token" in table:
-        return table["bytes_per_token"]
-    dtype = np.where(table["phase"] == "dispatch", table["comm_dtype"], "bfloat16")
-    return row_bytes(table["hidden"], dtype)

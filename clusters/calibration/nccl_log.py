@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from clusters.calibration.links import GRAPH_KERNELS
+from clusters.calibration.curves import GRAPH_KERNELS
 from clusters.catalogue import key_of
 from clusters.collective import BUS
 from clusters.tablefile import MOST_FAULTS, column_names, read_table

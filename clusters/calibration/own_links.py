@@ -17,14 +17,14 @@ from typing import Any, Final
 import numpy as np
 
 from clusters.build import Cluster, build, path
-from clusters.calibration.links import LOWER, ONE_STEP, UPPER, Job, entry, fit
+from clusters.calibration.link_fits import LOWER, ONE_STEP, UPPER, Job, entry, fit
 from clusters.calibration.nccl_log import Log, Point, read_log
 from clusters.calibration.residuals import write_yaml
 from clusters.catalogue import accelerator
 from clusters.products import part_of
 from clusters.spec import load, parse
 from clusters.tunings import CONSTANTS, collective_s, tuning
-from collectives.path import LinkModel
+from collectives.path import IDEAL, LinkModel
 from topo.columns import Column
 from topo.errors import Fault, SpecError
 
@@ -207,7 +207,8 @@ def settle(rows: Rows, models: Models, source: str) -> dict[str, Any] | None:
     def price(model: LinkModel) -> Column:
         return rows.price({**models, rows.where: model})
 
-    job = Job(rows.where, rows.measured_s, price, rows.ranks, source, fixed, "; ".join(why), least)
+    like = replace(IDEAL, own_piece=tuning(*rows.where).model.own_piece)
+    job = Job(rows.where, rows.measured_s, price, rows.ranks, source, fixed, "; ".join(why), least, like)
     models[rows.where] = fit(job)
     return entry(job, models[rows.where])
 

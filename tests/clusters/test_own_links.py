@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from clusters.build import Cluster, build, path
-from clusters.calibration.links import nvlink_hop
+from clusters.calibration.link_fits import nvlink_hop
 from clusters.calibration.nccl_log import Log, Point, bus_factor, parse
 from clusters.calibration.own_links import (
     Rows,
@@ -75,6 +75,11 @@ def text_of(
     return "\n".join(lines) + "\n"
 
 
+def shaped(where: tuple[str, str, str], values: Mapping[str, float]) -> LinkModel:
+    """A model with the weight of a copied piece that the shipped constants have there."""
+    return LinkModel(**values, own_piece=tuning(*where).model.own_piece)
+
+
 def own(more: Mapping[str, Any]) -> str:
     """A tunings file with one entry."""
     return yaml.safe_dump({"constants": {"nvlink4": {"all_to_all": {"nccl": {**MINE, **more}}}}})
@@ -90,7 +95,7 @@ def near(entry: Mapping[str, Any], wanted: Mapping[str, float], tolerance: float
 @pytest.mark.parametrize("op", TESTS)
 def test_the_constants_that_a_log_was_made_of_come_back(op: str) -> None:
     where = ("nvlink4", op, "nccl")
-    log = parse("".join(text_of(op, ranks, 1, SIZES, {where: LinkModel(**MINE)}) for ranks in (2, 4, 8)))
+    log = parse("".join(text_of(op, ranks, 1, SIZES, {where: shaped(where, MINE)}) for ranks in (2, 4, 8)))
     constants, rows, warnings = calibrate(log)
     entry = constants["nvlink4"][op]["nccl"]
     assert near(entry, MINE)
@@ -103,7 +108,7 @@ def test_the_constants_that_a_log_was_made_of_come_back(op: str) -> None:
 def test_a_log_across_nodes_gives_the_network_and_one_inside_gives_the_domain() -> None:
     inner, outer = ("nvlink4", "all_gather", "nccl"), ("ib-ndr", "all_gather", "nccl")
     faster = {"base_s": 4e-6, "step_s": 2e-7, "efficiency": 0.8, "ramp_s": 1e-5}
-    models = {inner: LinkModel(**faster), outer: LinkModel(**MINE)}
+    models = {inner: shaped(inner, faster), outer: shaped(outer, MINE)}
     texts = [text_of("all_gather", nodes * 8, nodes, SIZES, models) for nodes in (4, 2)]
     texts += [text_of("all_gather", ranks, 1, SIZES, models) for ranks in (8, 2)]
     constants, _, warnings = calibrate(parse("".join(texts)))
@@ -117,7 +122,7 @@ def test_a_cluster_that_is_named_lends_its_wiring() -> None:
     fields = {"accelerator": "h100", "accelerators": 32, "scale_out": {"nic": "200 Gb/s", "link": "roce-400"}}
     given = build(parse_spec(fields, wiring=True))
     where = ("roce-400", "all_gather", "nccl")
-    texts = [text_of("all_gather", 8 * n, n, SIZES, {where: LinkModel(**MINE)}, given=given) for n in (2, 4)]
+    texts = [text_of("all_gather", 8 * n, n, SIZES, {where: shaped(where, MINE)}, given=given) for n in (2, 4)]
     constants, _, warnings = calibrate(parse("".join(texts)), given)
     assert near(constants["roce-400"]["all_gather"]["nccl"], MINE)
     assert warnings == []
@@ -126,7 +131,7 @@ def test_a_cluster_that_is_named_lends_its_wiring() -> None:
 def test_what_the_rows_cannot_tell_is_held_and_said() -> None:
     where = ("nvlink4", "all_gather", "nccl")
     known = tuning(*where).model
-    models = {where: LinkModel(**MINE)}
+    models = {where: shaped(where, MINE)}
     few, _, warnings = calibrate(parse(text_of("all_gather", 8, 1, [2**28, 2**30, 2**32], models)))
     entry = few["nvlink4"]["all_gather"]["nccl"]
     assert [entry[key] for key in ("base_s", "step_s", "ramp_s")] == [known.base_s, known.step_s, known.ramp_s]
@@ -207,7 +212,7 @@ def test_members_by_tier_follow_hosts_or_racks(system: str, ranks: int, nodes: i
 def test_a_file_of_constants_changes_what_a_collective_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log, out = tmp_path / "mine.log", tmp_path / "mine.yaml"
     where = ("nvlink4", "all_gather", "nccl")
-    log.write_text("".join(text_of("all_gather", n, 1, SIZES, {where: LinkModel(**MINE)}) for n in (2, 8)))
+    log.write_text("".join(text_of("all_gather", n, 1, SIZES, {where: shaped(where, MINE)}) for n in (2, 8)))
     document = calibrate_file(log, out)
     shipped, other = lookup(*where)[0], lookup("nvlink4", "all_reduce")[0]
 

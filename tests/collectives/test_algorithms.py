@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from collectives.algorithms import ALGORITHMS, NCCL, Price, best
 from collectives.bounds import lower_bound
 from collectives.groups import members
-from collectives.path import IDEAL, Hop, LinkModel, Path, Shares, share_at
+from collectives.path import IDEAL, QUICK, Hop, LinkModel, Path, Shares, share_at
 from collectives.point_to_point import send_recv
 from collectives.span import rates
 from topo.errors import SpecError
@@ -120,7 +120,7 @@ def test_latency_hand_values() -> None:
     ranks = [4, 8]  # per step 2 us inside, 10 us outside; base 20 us, paid once
     expected_us = {
         ("all_reduce", "ring"): 20 + 2 * (5 * 2 + 2 * 10),
-        ("all_reduce", "tree"): 20 + 6 * (2 * 2 + 1 * 10),
+        ("all_reduce", "tree"): 20 + 2 * 3 * 2 + 6 * 1 * 10,  # a chain of four inside, a tree of two outside
         ("all_reduce", "hierarchical"): 20 + 2 * (3 * 2 + 1 * 10),
         ("all_gather", "ring"): 20 + 5 * 2 + 2 * 10,
         ("all_gather", "direct"): 20 + 2 * 2 + 1 * 10,
@@ -144,6 +144,37 @@ def test_the_ramp_is_a_square_root_of_the_wire_time() -> None:
     path = (Hop(1e9, 0.0, LinkModel(0.0, 0.0, 0.5, 1e-6)),)
     wire_s = 7 / 8 * 8e6 / 1e9
     assert price("all_gather", "ring")(8e6, [8], path) == pytest.approx(wire_s / 0.5 + (1e-6 * wire_s) ** 0.5)
+
+
+def test_bulk_fills_its_pipeline_and_small_messages_take_the_quick_protocol() -> None:
+    path = (Hop(1e9, 0.0, LinkModel(0.0, 0.0, 0.5, bulk_s=1e-6)),)
+    small, large = price("all_gather", "ring")([1e3, 1e6], [5], path)
+    assert small == pytest.approx(4 / 5 * 1e3 / (QUICK * 1e9))
+    assert large == pytest.approx(4 / 5 * 1e6 / 0.5e9 + 4**0.5 * 1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(1, 1e10), st.integers(2, 64), st.floats(0, 1e-4))
+def test_two_protocols_never_cost_more_than_either(size: float, ranks: int, bulk_s: float) -> None:
+    def seconds(**shape: float) -> float:
+        return float(price("all_gather", "ring")(size, [ranks], (Hop(1e9, 0.0, LinkModel(0.0, 0.0, 0.8, **shape)),)))
+
+    assert seconds() * (1 - 1e-12) <= seconds(bulk_s=bulk_s) <= seconds() + bulk_s * (ranks - 1) ** 0.5 + 1e-12
+    assert seconds(bulk_s=bulk_s) <= max(seconds(), (1 - 1 / ranks) * size / (QUICK * 1e9)) + 1e-12
+
+
+def test_a_copied_piece_weighs_most_on_a_pair() -> None:
+    path = (Hop(1e9, 0.0, LinkModel(0.0, 0.0, 1.0, own_piece=0.5)),)
+    pair, eight = price("all_gather", "ring")(8e9, [[2, 8]], path)
+    assert (pair, eight) == pytest.approx((4 + 2, 7 + 0.5))
+    assert price("all_reduce", "ring")(8e9, [8], path) == pytest.approx(14 + 0.5)
+    assert price("all_to_all", "direct")(8e9, [8], path) == pytest.approx(7 + 0.5)
+
+
+def test_two_shots_wait_for_every_peer_between_them_and_one_for_none() -> None:
+    path = (Hop(1e9, 1e-6, LinkModel(5e-6, 2e-6, 1.0)),)
+    assert price("all_reduce", "one_shot")(0.0, [8], path) == pytest.approx(5e-6 + 1e-6)
+    assert price("all_reduce", "two_shot")(0.0, [8], path) == pytest.approx(5e-6 + 2e-6 + 8 * 2e-6)
 
 
 def test_nvls_follows_published_hopper_bandwidths() -> None:
@@ -379,8 +410,9 @@ def test_switches_that_do_not_add_are_never_asked_to() -> None:
 
 
 def test_small_messages_take_the_tree_and_large_ones_the_ring() -> None:
-    path = (Hop(400e9, 1e-6, LinkModel(5e-6, 1e-6, 0.8)),)
-    _, winner, names = best("all_reduce", [1e3, 1e10], [48], path, among=("tree", "ring"))
+    model = LinkModel(5e-6, 1e-6, 0.8)
+    path = (Hop(400e9, 1e-6, model), Hop(50e9, 1e-6, model, plane="scale-out"))
+    _, winner, names = best("all_reduce", [1e3, 1e11], [8, 384], path, among=("tree", "ring"))
     assert [names[index] for index in winner] == ["tree", "ring"]
 
 

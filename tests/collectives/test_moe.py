@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from collectives.direct import mesh_shares
 from collectives.moe import COPIES, expected_groups, moe_exchange
+from collectives.moe_kernel import ExchangeModel, Kernel, at_work, busiest
 from collectives.path import IDEAL, Hop, LinkModel
 from topo.errors import SpecError
 
@@ -223,6 +224,80 @@ def test_any_argument_may_be_the_column(copies: str) -> None:
     assert moe_exchange(9, 7168, 8, 256, members, NODES, **rule)["total_s"].shape == (2,)  # type: ignore[arg-type]
     for extra in ({"node_limit": two}, {"local_share": [0.0, 0.5]}):
         assert moe_exchange(9, 7168, 8, 256, [8, 64], NODES, **rule, **extra)["total_s"].shape == (2,)  # type: ignore[arg-type]
+
+
+# Kernels -----------------------------------------------------------------------------------------------------------
+
+
+def kernel(**constants: float) -> ExchangeModel:
+    return ExchangeModel(**{"base_s": 10e-6, "step_s": 0.0, "efficiency": 1.0, **constants})  # type: ignore[arg-type]
+
+
+def total(model: LinkModel, tokens: float = 4096, members: int = 8, **given: object) -> float:
+    exchange = moe_exchange(tokens, 7168, 8, 256, [members], (Hop(450e9, 0.0, model),), **given)  # type: ignore[arg-type]
+    return float(exchange["total_s"])
+
+
+def test_a_kernel_without_work_is_the_wire_to_the_busiest_rank() -> None:
+    wire = 4096 * 8 * 7168 * 7 / 8 / 450e9
+    assert total(kernel()) == pytest.approx(10e-6 + wire * float(busiest(4096 * 8, 1.0, 8)))
+    assert total(LinkModel(10e-6, 0.0, 1.0)) == pytest.approx(10e-6 + wire)
+
+
+def test_multiprocessors_work_beside_the_wire_or_in_turn() -> None:
+    model, wire = kernel(token_s=1e-6, byte_s=1e-11), 4096 * 8 * 7168 * 7 / 8 / 450e9
+    for busy in (1, 4, 20):
+        work = 4096 / busy * (1e-6 + 8 * 7168 * 1e-11)
+        assert total(model, workers=busy) == pytest.approx(10e-6 + max(wire, work))
+        assert total(model, workers=busy, in_turn=True) == pytest.approx(10e-6 + wire + work)
+
+
+def test_counters_rows_peers_and_host_add_their_latency() -> None:
+    assert total(kernel(expert_s=1e-8), 0) == pytest.approx(10e-6 + 256 * 7 / 8 * 1e-8)
+    assert total(kernel(row_byte_s=1e-9), 0) == pytest.approx(10e-6 + 7168e-9)
+    assert total(kernel(peers_s=8e-6), 0) == pytest.approx(10e-6 + 7e-6)
+    assert total(kernel(host_s=1.0)) == 1.0
+    assert total(kernel(host_s=1.0, token_s=1.0, expert_s=1.0, row_byte_s=1.0, peers_s=1.0), members=1) == 0
+
+
+def test_the_outermost_link_says_which_kernel_runs() -> None:
+    path = (
+        Hop(450e9, 0.0, kernel(base_s=30e-6, expert_s=1e-6)),
+        Hop(50e9, 0.0, kernel(base_s=20e-6, expert_s=1e-8), "scale-out"),
+    )
+    inside, across = moe_exchange(0, 7168, 8, 256, [[8, 8], [8, 64]], path)["total_s"]
+    assert inside == pytest.approx(30e-6 + 256 * 7 / 8 * 1e-6)
+    assert across == pytest.approx(20e-6 + 256 * 56 / 64 * 1e-8)
+
+
+@pytest.mark.parametrize(("ranks", "tokens", "topk"), [(64, 128, 8), (64, 16, 8), (16, 32, 4), (128, 24, 8)])
+def test_the_busiest_rank_as_drawn(ranks: int, tokens: int, topk: int) -> None:
+    """Experts drawn without a preference, one per rank: rows of the busiest rank over the mean, 40 draws."""
+    generator = np.random.default_rng(7)
+    drawn = [
+        np.bincount(
+            np.argpartition(generator.random((tokens * ranks, ranks)), topk, axis=1)[:, :topk].ravel(), minlength=ranks
+        ).max()
+        for _ in range(40)
+    ]
+    expected = np.mean(drawn) / (tokens * topk) - 1
+    assert float(busiest(tokens * topk, topk / ranks, ranks)) - 1 == pytest.approx(expected, rel=0.15)
+
+
+def test_no_rank_is_busier_where_every_token_goes_everywhere() -> None:
+    assert busiest(100, [1.0, 2.0], 8).tolist() == [1, 1]
+
+
+def test_a_group_of_warps_for_each_expert_fills_part_of_the_multiprocessors() -> None:
+    warps = Kernel("expert", per_expert=True)
+    assert at_work(warps, [8, 132, 133, 384], 132).tolist() == [8, 132, 66.5, 128]
+    assert at_work(Kernel("node"), 8, 20) == 20
+
+
+def test_wrong_constants_of_a_kernel_are_all_named() -> None:
+    with pytest.raises(SpecError) as caught:
+        kernel(expert_s=-1.0, token_s=float("nan"), host_s=float("inf"))
+    assert [fault.field.split(".")[1] for fault in caught.value.faults] == ["expert_s", "token_s", "host_s"]
 
 
 def test_wrong_rules_name_the_remedy() -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from clusters.build import Cluster, build
 from clusters.spec import load, with_
-from parallel.exchange import EXCHANGES, REAL, ExchangeRules, candidates, exchange_s
+from collectives.moe import expected_groups
+from parallel.exchange import EXCHANGES, REAL, ExchangeRules, candidates, exchange_s, sm_share
 from parallel.models import Moe
 from parallel.placement import domain_size, members_of
 from parallel.precision import recipe
@@ -84,7 +85,30 @@ def test_published_kernels_at_64_ranks_and_128_tokens(
     system: str, accelerators: int, domain: int, precision: str, name: str, measured_s: float
 ) -> None:
     prices = exchange(cluster(system, accelerators, domain), 64, name=name, precision=precision)
-    assert both(prices) == pytest.approx(measured_s, rel=0.25)
+    assert both(prices) == pytest.approx(measured_s, rel=0.03)
+
+
+#: deepseek-ai/DeepEP, docs/legacy.md: 128 tokens of 7,168 values, top 8, on H800 with one 400 Gb/s NIC each; no constant
+#: was fitted to it. EP -> dispatch in FP8, combine in BF16.
+WIDE = {32: (155e-6, 273e-6), 64: (173e-6, 314e-6), 128: (192e-6, 369e-6), 256: (194e-6, 360e-6)}
+
+
+@pytest.mark.parametrize("ep", WIDE)
+def test_low_latency_kernels_at_widths_that_nothing_was_fitted_to(ep: int) -> None:
+    prices = exchange(cluster("deepseek-h800", 256), ep, name="low-latency")
+    assert prices["dispatch"] == pytest.approx(WIDE[ep][0], rel=0.10)
+    assert prices["combine"] == pytest.approx(WIDE[ep][1], rel=0.13)
+
+
+@pytest.mark.parametrize(("ep", "dispatch_Bps", "combine_Bps"), [(32, 58e9, 57e9), (64, 51e9, 50e9)])
+def test_normal_kernels_between_nodes_as_their_authors_measured(
+    ep: int, dispatch_Bps: float, combine_Bps: float
+) -> None:
+    """deepseek-ai/DeepEP, docs/legacy.md: 4,096 tokens, four nodes at most; the bandwidth counts the own node's copy."""
+    prices = exchange(cluster("deepseek-h800", 256), ep, 4096.0, name="normal", phase="train")
+    rows = 4096 * min(float(expected_groups(256, ep / 8, 8)), 4.0)
+    assert prices["dispatch"] == pytest.approx(rows * 7392 / dispatch_Bps, rel=0.2)
+    assert prices["combine"] == pytest.approx(rows * 14336 / combine_Bps, rel=0.2)
 
 
 # --- which kernels ------------------------------------------------------------------------------------------------
@@ -96,7 +120,7 @@ def chosen(prices: dict[str, Column], phase: str) -> list[str]:
 
 def test_decode_takes_low_latency_kernels_across_domains_and_one_sided_ones_inside() -> None:
     racks = cluster("gb200-nvl72", 576, 72)
-    assert chosen(exchange(racks, [8, 72, 144, 576]), "decode") == ["one-sided"] * 2 + ["low-latency"] * 2
+    assert chosen(exchange(racks, [8, 144, 576]), "decode") == ["one-sided"] + ["low-latency"] * 2
     assert chosen(exchange(racks, 64, used=64), "decode") == ["one-sided"]
     assert chosen(exchange(racks, 64, used=72), "decode") == ["low-latency"]  # laid end to end, some straddle two racks
     assert chosen(exchange(cluster(), [64, 320]), "decode") == ["low-latency"] * 2
@@ -109,7 +133,8 @@ def test_training_takes_one_copy_per_node_across_domains() -> None:
 def test_a_domain_of_two_layers_is_one_domain() -> None:
     wide = cluster("gb200-nvl72", 1152, 576)
     assert len(wide.tiers) == 3
-    assert chosen(exchange(wide, [144, 576, 1152]), "decode") == ["one-sided", "one-sided", "low-latency"]
+    assert np.isfinite(both(exchange(wide, [144, 576, 1152], name="one-sided"))).tolist() == [True, True, False]
+    assert chosen(exchange(wide, 1152), "decode") == ["low-latency"]
 
 
 @quick
@@ -143,6 +168,13 @@ def test_kernels_of_rdma_alone_need_a_network() -> None:
 def test_unknown_kernels_are_refused_with_the_known_ones() -> None:
     with pytest.raises(SpecError, match="choose auto, low-latency, low-latency-rdma, normal, one-sided"):
         exchange(cluster(), 64, name="deepep")
+
+
+def test_kernels_take_their_share_of_the_parts_own_multiprocessors() -> None:
+    shares = {part: sm_share(EXCHANGES["normal"], part) for part in ("h100-sxm", "b200-sxm", "gb200", "h20")}
+    assert shares == {"h100-sxm": 20 / 132, "b200-sxm": 20 / 148, "gb200": 20 / 152, "h20": 20 / 78}
+    assert sm_share(EXCHANGES["low-latency"], "h100-sxm") is None
+    assert sm_share(EXCHANGES["low-latency-rdma"], "h100-sxm") == 0
 
 
 @pytest.mark.parametrize("name", EXCHANGES)

@@ -79,6 +79,7 @@ def test_the_residuals_of_a_fit_are_met_exactly_where_the_rows_are_the_same(docu
     assert len(rows) == stored["n"]
     assert np.median([row["ape"] for row in rows]) == pytest.approx(stored["median"], rel=1e-3)
     rows = [row for row in documents["collectives"]["rows"] if row["family"] == "nvlink5 all_gather nccl"]
+    rows = validation_collectives.merged([row for row in rows if row["in_fit"]])
     stored = tuning("nvlink5", "all_gather").residuals
     assert np.median([row["ape"] for row in rows]) == pytest.approx(stored["median"], rel=1e-3)
 
@@ -88,17 +89,51 @@ def test_a_low_latency_dispatch_by_hand(own):
     document = validate("moe", own(MOE, "h100_sxm,deepep_low_latency,dispatch,fp8,1,8,7168,8,256,128,50,0"))
     (row,) = document["rows"]
     seconds = 128 * 8 * 7392 * 7 / 8 / 450e9  # eight copies of 7,168 bytes and 56 scales, seven in eight leave the rank
-    by_hand = model.base_s + 5e-7 + seconds / model.efficiency + np.sqrt(model.ramp_s * seconds)
-    assert row["predicted"] == pytest.approx(by_hand, rel=0.05)  # the wire's latency is the catalogue's
+    by_hand = model.base_s + 256 * 7 / 8 * model.expert_s + seconds / model.efficiency
+    assert row["predicted"] == pytest.approx(by_hand, rel=0.03)  # the wire's latency is the catalogue's
     assert row["ape"] == pytest.approx(abs(row["predicted"] / 50e-6 - 1))
-    assert document["constants"] == {"fitted": 3, "links": 3, "fitted_to_these_rows": 0}
+    assert document["constants"] == {"fitted": 4, "links": 4, "fitted_to_these_rows": 0}
+
+
+def test_a_normal_dispatch_by_hand(own):
+    """Four multiprocessors: 4,096 tokens go to 5.295 of 8 ranks each; the wire is not full."""
+    model = tuning("nvlink4", "moe_dispatch", "normal").model
+    rows = validate(
+        "moe",
+        own(MOE, *(f"h100_sxm,deepep_normal,dispatch,fp8,1,8,7168,8,256,4096,2068,{sms}" for sms in (4, 8, 24))),
+    )["rows"]
+    assert rows[0]["predicted"] == pytest.approx(
+        model.base_s + 4096 / 4 * (model.token_s + 5.295 * 7392 * model.byte_s), rel=0.01
+    )
+    four, eight, many = (row["predicted"] - model.base_s for row in rows)
+    assert four / eight == pytest.approx(2, rel=0.01)
+    assert 3 < four / many < 6  # the wire is nearly full
 
 
 def test_normal_kernels_between_nodes_are_priced_beyond_the_fit(documents):
-    rows = [row for row in documents["moe"]["rows"] if row["group"] == "ib-ndr combine normal EP64"]
-    assert len(rows) == 46
+    rows = [row for row in documents["moe"]["rows"] if row["group"] == "h100_sxm deepep_normal EP64 dispatch"]
+    assert len(rows) == 138
     assert all(row["predicted"] and not row["in_fit"] for row in rows)
     assert all("64 ranks: 16 to 16 were measured" in row["notes"] for row in rows)
+
+
+def test_blocks_meet_their_targets_apart(documents):
+    blocks = documents["moe"]["blocks"]
+    assert sum(block["n"] for block in blocks.values()) == len(documents["moe"]["rows"])
+    for name in ("single-node", "multi-node"):
+        assert blocks[name]["macro_median_ape"] <= 0.12
+        assert blocks[name]["macro_p90_ape"] <= 0.35
+    assert blocks["multi-node"]["groups"] == 8
+    assert blocks["mnnvl"]["groups"] == 28
+    assert documents["moe"]["summary"]["groups"] == blocks["single-node"]["groups"] + 8
+
+
+def test_sixty_four_ranks_are_predicted_from_fewer(documents):
+    held = documents["moe"]["held_out"]["64 ranks"]
+    assert held["macro_median_ape"] <= 0.15
+    entries = {name: figures["median"] for name, figures in held.items() if " " in name and not name.endswith("mnnvl")}
+    assert {name for name, median in entries.items() if median > 0.15} == {"ib-ndr moe_dispatch normal"}
+    assert held["ib-ndr moe_dispatch low-latency"]["median"] <= 0.05
 
 
 def test_a_node_of_a_rack_is_no_node_of_eight(own):
@@ -116,9 +151,9 @@ def test_exchanges_that_cannot_be_priced_say_why(own):
     file = own(
         MOE,
         f"h100_sxm,deepep_normal,prepare,fp8,{tail}",
-        f"h100_sxm,MnnvlMoe,dispatch,fp8,{tail}",
+        f"h100_sxm,NcclEp,dispatch,fp8,{tail}",
         f"gb200,NVLinkOneSided,combine_low_precision,fp8,{tail}",
-        f"h100_sxm,deepep_ll,dispatch,default,{tail}",
+        f"h100_sxm,deepep_ll,dispatch,int3,{tail}",
         f"tpu-v9,deepep_ll,dispatch,fp8,{tail}",
         f"l40s,deepep_ll,dispatch,fp8,{tail}",
         f"h100_sxm,deepep_ll,gather,fp8,{tail}",
@@ -127,14 +162,31 @@ def test_exchanges_that_cannot_be_priced_say_why(own):
     reasons = [row["skipped_because"] for row in validate("moe", file)["rows"]]
     assert reasons == [
         "phase moves no rows: prepare",
-        "backend not modelled: MnnvlMoe",
+        "backend not modelled: NcclEp",
         "low-precision combine: combine_low_precision",
-        "data type not stated: default",
+        "data type not known: int3",
         "accelerator not in the catalogue: tpu-v9",
         "link without constants: pcie4",
         "phase not modelled: gather",
         "group of one rank",
     ]
+
+
+def test_phases_of_their_own_and_unstated_data_types_are_priced(own):
+    tail = "2,8,7168,8,256,128,50,0"
+    rows = validate(
+        "moe",
+        own(
+            MOE,
+            f"gb200,NVLinkTwoSided,prepare,fp8,{tail}",
+            f"gb200,NVLinkTwoSided,combine_low_precision,nvfp4,{tail}",
+            f"gb200,deepep_ht,dispatch,default,{tail}",
+            f"gb200,deepep_ht,dispatch,bfloat16,{tail}",
+        ),
+    )["rows"]
+    assert all(row["predicted"] for row in rows)
+    assert rows[2]["notes"][0] == validation_moe.DEFAULT
+    assert rows[2]["predicted"] == rows[3]["predicted"]
 
 
 def test_kernels_by_implementation(own):
@@ -151,7 +203,7 @@ def test_kernels_by_implementation(own):
     )
     rows = validate("collectives", file)["rows"]
     model = tuning("nvlink4", "all_gather").model
-    seconds = 7 / 8 * 2**30 / 450e9
+    seconds = (7 / 8 + model.own_piece / 8) * 2**30 / 450e9
     wire = seconds / model.efficiency + np.sqrt(model.ramp_s * seconds)
     assert rows[0]["predicted"] == pytest.approx(wire + model.base_s + 7 * model.step_s, rel=0.01)
     assert [row["regime"] for row in rows[:2]] == ["nccl", "graph"]
@@ -181,12 +233,43 @@ def test_published_rows_take_time_or_bus_bandwidth(own):
     assert rows[0]["notes"] == [validation_collectives.PEAK_NOTE]
     assert rows[1]["measured"] == pytest.approx(5e-3)
     assert rows[1]["predicted"] > 0
-    assert rows[1]["interval"] is None
+    assert rows[1]["interval"][0] < rows[1]["predicted"] < rows[1]["interval"][1]
     assert [row["skipped_because"].split(":")[0] for row in rows[2:]] == [
         "time not stated",
         "system not described",
         "algorithm forced",
     ]
+
+
+def test_groups_are_curves_with_what_they_were_measured_on(documents):
+    document = documents["collectives"]
+    assert "gb200 all_gather x64 NCCL half 2.23" in document["groups"]
+    assert document["curves"]["count"] == sum(1 for figures in document["groups"].values() if figures["predicted"])
+    assert document["summary"]["macro_median_ape"] <= 0.06
+    assert document["summary"]["macro_p90_ape"] <= 0.20
+    far = document["curves"]["exceptions"]
+    assert all(row["worst"] > validation_collectives.NEAR for row in far)
+    assert document["curves"]["near"] == pytest.approx(1 - len(far) / document["curves"]["count"])
+    assert document["curves"]["near"] > 0.7
+
+
+def test_what_fits_did_not_see_is_told(documents):
+    held = documents["collectives"]["held_out"]
+    assert {"larger", "ranks", "versions"} == set(held["nvlink5 all_gather nccl"])
+    assert "moe" not in "".join(held)
+
+
+def test_rows_that_measure_something_else_are_set_aside_with_the_reason(documents):
+    rows = [row for row in documents["collectives"]["rows"] if (row["skipped_because"] or "").startswith("row set")]
+    assert {(row["system"], row["op"]) for row in rows} == {("gb200", "alltoall")}
+    assert all("launch floor" in row["skipped_because"] for row in rows)
+
+
+def test_switches_do_not_add_int8(own):
+    header = NCCL + ",dtype"
+    lines = [f"gb200,all_reduce,NCCL,64,65536,100,{dtype}" for dtype in ("half", "int8")]
+    half, int8 = validate("collectives", own(header, *lines))["rows"]
+    assert int8["predicted"] > 2 * half["predicted"]  # the ring's 126 steps
 
 
 def test_every_system_described_is_in_the_shipped_table():

@@ -102,7 +102,7 @@ def test_the_output_of_nccl_tests_becomes_a_tunings_file(tmp_path, capsys, monke
     monkeypatch.setenv("PODSCALE_TUNINGS", str(out))
     monkeypatch.setattr("clusters.build._PATHS", {})
     _, after = answer(capsys, *asked, "--fidelity", "closed")
-    assert before["time_s"] != after["time_s"] == pytest.approx(before["time_s"], rel=0.05)
+    assert before["time_s"] != after["time_s"] == pytest.approx(before["time_s"], rel=0.1)
 
 
 def test_the_answer_in_words_shows_prices_beside_times_and_lines_not_used(tmp_path, capsys):
