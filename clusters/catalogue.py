@@ -109,6 +109,9 @@ REQUIRED: Final = MappingProxyType(
     }
 )
 """What a cluster cannot be priced without -> the field of a cluster file that supplies it, and an example."""
+BINARY_GB: Final = 0.995 * 2**30 / 1e9
+"""What the driver shows of a GB of memory as it is sold: 2^30 bytes less what firmware and error correction keep. nvidia-smi
+lists 81,559 MiB for an H100 of 80 GB, 143,771 for 141, 183,359 for 180, 189,471 for 186: 0.994 to 0.996 of 2^30."""
 TEMPLATE: Final = ("peak_bf16", "hbm_capacity", "hbm_bandwidth")
 """A part without these is a template."""
 _WORDS: Final = dict(zip(REQUIRED, ("BF16", "HBM", "HBM rate", "scale-up", "domain", "link", "NIC"), strict=True))
@@ -150,6 +153,16 @@ class Accelerator:
     missing: tuple[str, ...]
     figures: Table[Figure]
     like: str = ""
+
+    @property
+    def usable_bytes(self) -> float:
+        """Memory that programs can have: `BINARY_GB` for each GB that the data sheet sells, else the bytes that are stated.
+
+        >>> round(accelerator("h100-sxm").usable_bytes / 2**20)
+        81510
+        """
+        sold = self.figures.get("hbm_capacity")
+        return self.hbm_bytes * (BINARY_GB if sold is not None and sold.unit == "GB" else 1.0)
 
     @property
     def drain_s(self) -> float:

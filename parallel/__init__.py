@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from parallel.compare import CompareRequest
     from parallel.executors import run
     from parallel.io import model_names, read_model
+    from parallel.layer import TrainJob
     from parallel.models import Model, active_parameters, parameters
     from parallel.priced import Priced
     from parallel.scenario import serve, train
     from parallel.serving import ServeJob
     from parallel.strategy import Columns, Space
     from parallel.sweep import Task, serve_space, train_space
-    from parallel.training import TrainJob
     from parallel.validation import validate
     from parallel.workload import ServeWorkload, TrainWorkload
 

@@ -10,6 +10,7 @@ from clusters.build import Cluster, build, path
 from clusters.spec import load, with_
 from clusters.tunings import collective_s
 from collectives.bench import bench as collectives_bench
+from collectives.pipelines import bench as pipelines_bench
 from parallel import rules
 from parallel.io import read_model
 from parallel.placement import members_of
@@ -29,7 +30,7 @@ def bench() -> dict[str, Any]:
     dict
         `train_points_per_s_per_core` counts valid strategies priced in full, memory verdict included;
         `rejected_per_s` counts strategies that the rules refuse; `terms_per_point` the named times and bytes of each. Those of
-        `topo.bench` and `collectives.bench` stand beside them.
+        `topo.bench`, `collectives.bench` and `collectives.pipelines.bench` stand beside them.
     """
     model = read_model("deepseek-v3")
     spec = with_(load("gb200-nvl72"), accelerators=4608)
@@ -46,6 +47,7 @@ def bench() -> dict[str, Any]:
         **_graph_times(bound.cluster),
         **topo_bench(),
         **collectives_bench(),
+        **pipelines_bench(),
         "machine": f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}, {os.cpu_count()} cores",
         "repeats": REPEATS,
     }
@@ -66,7 +68,7 @@ def _valid(bound: Bound, limit: int) -> np.ndarray:
 def _rate(bound: Bound) -> tuple[float, int]:
     """Return valid strategies per CPU second, decoded, priced and judged, and the terms of each."""
     index = _valid(bound, BLOCK)
-    capacity = bound.cluster.accelerator.hbm_bytes
+    capacity = bound.cluster.accelerator.usable_bytes
 
     def work() -> None:
         priced = bound.price(bound.at(index))

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from parallel.training import RECOMPUTE
+from parallel.layer import RECOMPUTE
 from topo.errors import Fault
 
 Json = Mapping[str, Any]

@@ -12,9 +12,11 @@ from typing import Any, Final
 
 from clusters import catalogue
 from clusters.spec import ClusterSpec, parse
+from parallel.case_software import family, recompute_modules, software
+from parallel.layer import RECOMPUTE
 from parallel.model_cases import Inexpressible, model_from_case
 from parallel.models import Model, Moe, layer_count
-from parallel.training import RECOMPUTE
+from parallel.training import SCHEDULES as TRAIN_SCHEDULES
 from parallel.workload import TrainWorkload
 from topo.errors import SpecError
 
@@ -26,47 +28,14 @@ SKIPS: Final[Mapping[str, str]] = {
     "missing field": "the source does not say what the model must know; the field is named",
     "model not published": "the shape of the model is not public or not one of dense, mixture-of-experts",
     "accelerator not in the catalogue": "no data sheet figures, so no price",
-    "kind not modelled": "fine-tuning (LoRA, SFT) has other work per step than pre-training",
-    "schedule not modelled": "only 1F1B and interleaved 1F1B are priced; zero-bubble and bidirectional ones are not",
+    "kind not modelled": "neither pre-training nor fine-tuning",
+    "schedule not modelled": "a schedule that `collectives.pipelines` does not hold",
     "recompute not modelled": "recomputation of some layers only",
     "sharding not modelled": "parameters sharded inside a group and replicated beside it",
     "mapping contradicts itself": "the groups do not multiply to the accelerators, or the batch does not divide",
 }
 """Reason -> what it means. A row's `skipped_because` is one of these, with the particulars after a colon."""
 
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A source: which group it is scored in, and what its software did (inputs, see `FAMILIES`)."""
-
-    name: str
-    pattern: str
-    fused_attention: bool = True
-    tp_overlap: bool = True
-
-
-FAMILIES: Final[tuple[Family, ...]] = (
-    Family("Megatron-Bridge", r"Megatron-Bridge"),
-    Family("dgxc", r"dgxc"),
-    Family("MLPerf", r"MLPerf"),
-    Family("NeMo docs", r"NeMo docs|NeMo-Framework-Launcher"),
-    Family("SimuMax", r"SimuMax"),
-    Family("Mosaic", r"Mosaic|llm-foundry"),
-    Family("torchtitan", r"torchtitan", tp_overlap=False),
-    Family("Zero Bubble", r"Zero Bubble", fused_attention=False),
-    Family("vTrain single", r"vTrain.*single", fused_attention=False, tp_overlap=False),
-    Family("vTrain multi", r"vTrain", fused_attention=False, tp_overlap=False),
-    Family("BigScience", r"BigScience", fused_attention=False, tp_overlap=False),
-    Family("Korthikanti", r"Korthikanti", fused_attention=False),
-    Family("SC21", r"Narayanan", fused_attention=False, tp_overlap=False),
-    Family("MegaScale", r"MegaScale"),
-    Family("other", r""),
-)
-"""Sources by the first pattern that their name holds. Megatron-LM of 2021 and 2022 (Narayanan 2104.04473 §4.2,
-Korthikanti 2205.05198 §4.1, BigScience, vTrain's runs) wrote the scores to memory: FlashAttention came with 2205.14135.
-The peak memory that Zero Bubble publishes fits unfused attention only. Megatron-LM hides the reduction of input gradients
-since late 2021; the DeepSpeed fork that BigScience and vTrain ran is older, and PyTorch's tensor parallelism hides nothing
-unless asked to."""
 
 ACCELERATORS: Final[tuple[tuple[str, str], ...]] = (
     (r"^A100.*40\s?GB", "a100-sxm-40"),
@@ -83,7 +52,9 @@ ACCELERATORS: Final[tuple[tuple[str, str], ...]] = (
 
 PRECISIONS: Final[tuple[tuple[str, str, float], ...]] = (
     (r"^nvfp4", "nvfp4", 4.0),
-    (r"^(mx)?fp8", "fp8", 4.0),
+    (r"^mxfp8", "mxfp8", 4.0),
+    (r"^fp8 rowwise", "fp8-row", 4.0),
+    (r"^fp8", "fp8", 4.0),
     (r"^amp_bf16", "bf16", 2.0),
     (r"^fp16/bf16", "bf16", 2.0),
     (r"^bf16", "bf16", 4.0),
@@ -93,7 +64,16 @@ PRECISIONS: Final[tuple[tuple[str, str, float], ...]] = (
 shares; Megatron-LM keeps FP16 gradients in FP16 and BF16 ones in FP32, and llm-foundry's FSDP reduces in BF16. Where
 the paper leaves FP16 or BF16 open (Zero Bubble), its repository's script runs FP16."""
 
-SCHEDULES: Final = re.compile(r"^(1f1b(-i)?|interleaved( 1f1b)?( \+ scatter/gather)?)$", re.IGNORECASE)
+SCHEDULES: Final[tuple[tuple[str, str], ...]] = (
+    (r"^(1f1b(-i)?|interleaved( 1f1b)?( \+ scatter/gather)?)$", "interleaved"),
+    (r"^ZB-?1p$", "zb-1p"),
+    (r"^ZB-?2p$", "zb-2p"),
+    (r"^ZBV$", "zb-v"),
+    (r"^V-half$", "v-half"),
+    (r"^V-min$", "v-min"),
+    (r"^DualPipe$", "dualpipe"),
+)
+"""How a case writes its schedule -> its name; interleaved is 1F1B where there is one chunk."""
 
 ASSUMED: Final[Mapping[str, str]] = {
     "recompute (assumed none)": "recompute is not stated: none",
@@ -107,6 +87,9 @@ ASSUMED: Final[Mapping[str, str]] = {
 
 PARTIAL_RECOMPUTE: Final = ("block", "selective layer")
 """Starts of `recompute.detail` that mean some layers in full, others not at all."""
+
+KINDS: Final = ("pretrain", "memory-only", "sft", "lora")
+"""Work that is priced; fine-tuning all weights is pre-training on other data."""
 
 _NEEDED: Final = ("tp", "pp", "vpp", "cp", "ep", "zero_stage")
 
@@ -129,15 +112,6 @@ class TrainingCase:
     work: TrainWorkload
     strategy: tuple[tuple[str, float], ...]
     notes: tuple[str, ...]
-
-
-def family(source: str) -> Family:
-    """Return the family of a source by its name.
-
-    >>> family("vTrain artifact (MICRO 24), VIA-Research/vTrain data/ground_truth_single.csv").name
-    'vTrain single'
-    """
-    return next(f for f in FAMILIES if re.search(f.pattern, source, re.IGNORECASE))
 
 
 def group(case: Json, models: Json) -> str:
@@ -263,6 +237,11 @@ def counts_reserve(case: Json) -> bool:
     return "nvidia-smi" in (case.get("notes") or "")
 
 
+def counts_slack(case: Json) -> bool:
+    """Whether the reading counts what the allocator has reserved: the device's own, and torchtitan's metrics."""
+    return counts_reserve(case) or family(case["source"]["name"]).name == "torchtitan"
+
+
 def training_case(case: Json, models: Json, clusters: Json) -> TrainingCase:
     """Turn one case into inputs of the model.
 
@@ -283,29 +262,43 @@ def training_case(case: Json, models: Json, clusters: Json) -> TrainingCase:
     if strategy["tp"] * strategy["cp"] * strategy["dp"] % (strategy["ep"] * strategy["etp"]):
         raise Skip("mapping contradicts itself", "the experts' groups do not tile the ranks of a stage")
     recipe, gradient_bytes = _precision(case["precision"])
-    software = family(case["source"]["name"] if case.get("source") else "")
+    source = family(case["source"]["name"] if case.get("source") else "")
     work = TrainWorkload(
         sequence=case["model"]["seq"],
         global_batch=case["batch"]["global"],
         precision=recipe,
-        fused_attention=software.fused_attention,
-        tp_overlap=software.tp_overlap,
-        gradient_bytes=gradient_bytes,
+        software=software(case),
+        gradient_bytes=gradient_bytes if "grad" in case["precision"] else source.gradient_bytes or gradient_bytes,
+        optimizer=source.optimizer,
+        recompute_modules=recompute_modules(case),
+        offload_layers=(case.get("recipe") or {}).get("cpu_offload_layers") or 0,
     )
     notes = [ASSUMED[name] for name in case.get("missing") or () if name in ASSUMED]
     return TrainingCase(case["id"], model, spec, work, tuple(strategy.items()), tuple(notes))
 
 
+def _schedule(text: str | None) -> str:
+    """Return the name of a schedule as a case writes it.
+
+    >>> _schedule("1F1B-I"), _schedule("ZB-1p")
+    ('interleaved', 'zb-1p')
+    """
+    if text is None:
+        return "interleaved"
+    found = next((name for pattern, name in SCHEDULES if re.match(pattern, text, re.IGNORECASE)), None)
+    if found is None:
+        raise Skip("schedule not modelled", text)
+    return found
+
+
 def _priceable(case: Json, models: Json) -> None:
     """Raise the first reason not to price a case, before any object is made of it."""
     parallel, recompute = case["parallel"], case.get("recompute") or {}
-    if (case.get("kind") or "pretrain") not in ("pretrain", "memory-only"):
+    if (case.get("kind") or "pretrain") not in KINDS:
         raise Skip("kind not modelled", case["kind"])
     if case["model"].get("ref") is None or not models.get(case["model"]["ref"]):
         raise Skip("model not published")
-    schedule = parallel.get("schedule")
-    if schedule is not None and not SCHEDULES.match(schedule):
-        raise Skip("schedule not modelled", schedule)
+    _schedule(parallel.get("schedule"))
     if isinstance(parallel.get("zero_stage"), str):
         raise Skip("sharding not modelled", parallel["zero_stage"])
     if (recompute.get("detail") or "").startswith(PARTIAL_RECOMPUTE):
@@ -359,6 +352,7 @@ def _strategy(case: Json, domain: int, *, routed: bool) -> dict[str, float]:
         "sp": float(parallel.get("sp") is not False),
         "dp": _replicas(case),
         "micro_batch": case["batch"]["micro"],
+        "schedule": TRAIN_SCHEDULES.index(_schedule(parallel.get("schedule"))),
         "zero": parallel["zero_stage"],
         "recompute": RECOMPUTE.index(case["recompute"]["mode"]),
         "ep_overlap": float(bool((case.get("recipe") or {}).get("moe_a2a_overlap")) and parallel["ep"] > 1),

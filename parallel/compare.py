@@ -11,7 +11,7 @@ import numpy as np
 from clusters import catalogue
 from clusters.build import Cluster, build, notes
 from clusters.spec import ClusterSpec, focus, load, parse, with_
-from parallel import results
+from parallel import footprint, results
 from parallel.exchange import exchange_s
 from parallel.executors import choose, run, session
 from parallel.io import read_model, read_yaml
@@ -360,7 +360,7 @@ def assumptions(request: CompareRequest, model: Model, cluster: Cluster) -> list
         ("key-value cache", f"{serve.kv_bytes:g} bytes per value, at the mean context", "workload"),
         (
             "reserve",
-            f"{train.reserve_bytes / 2**30:g} GiB (train), {serve.reserve_bytes / 2**30:g} GiB (serve)",
+            f"{footprint.reserve_said(train)} (train), {serve.reserve_bytes / 2**30:g} GiB (serve)",
             "workload",
         ),
         ("gradients", f"{train.gradient_bytes:g} bytes per value, accumulated and reduced", "Megatron-Core default"),

@@ -2,7 +2,8 @@
 
 Symbols: ``t`` tokens of one rank and micro-batch (already divided by cp), ``h`` hidden size, ``f`` MLP width, ``tp`` tensor
 parallel size with sequence parallelism (norms and residuals are sharded over tp, Korthikanti 2205.05198). A GEMM is
-``C[m, n] = A[m, k] · B[k, n]``. Activations are BF16 between operators; `saved_bytes` is what backward keeps of them.
+``C[m, n] = A[m, k] · B[k, n]``. Activations are BF16 between operators; what backward keeps
+of them is counted in `parallel.activations`.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,11 @@ from parallel.models import Attention, Mlp, Moe, attended_positions
 from topo.columns import Column, ColumnLike, column
 
 ACTIVATION_BYTES = 2.0  # BF16 between operators
-UNFUSED_SCORE_BYTES = 13.0  # QKᵀ write 2; softmax read 2, write 2; dropout read 2, write 2, mask 1; ·V read 2
+UNFUSED_SCORE_BYTES = 8.0  # softmax reads 2, writes 2; dropout reads 2, writes 2 and a mask of 1
+ROUTER_PASSES = 24.0  # bytes per token and expert of the gate: FP32 scores, top-k, probabilities and the balance loss
+ROUTER_KERNELS = 12.0  # softmax or sigmoid, bias, top-k, scatter, sums, balance loss (Megatron-Core, moe_utils.py)
+PERMUTE_KERNELS = 6.0  # row maps, permute before and after the exchange, unpermute twice (Megatron-Core, moe_utils.py)
+UNFUSED_KERNELS = 3.0  # softmax, dropout, a copy
 UNFUSED_SAVED_BYTES = 5.0  # softmax out 2, dropout mask 1, dropout out 2 per score (Korthikanti 2205.05198 §4.1)
 
 
@@ -29,9 +34,11 @@ class Operator:
     role : `attention`, `mlp`, `experts` or `head`; the recipe turns it into a number format
     m, n, k, groups : GEMM shape; `groups` equal GEMMs in one launch
     flops, bytes : work and traffic of an attention core or a vector operation
-    saved_bytes : kept for backward; `selective` ones are dropped and redone under selective recomputation
-    weights : whether there is a weight gradient
+    modules : parts of a layer, of `parallel.activations.MODULES`, whose selective recomputation redoes it
+    weights : whether the second operand of a product is a weight; else it is an activation with a gradient of its own
     column_parallel : split by output columns: its backward hides the reduction of its input's gradient
+    launches : kernels forward; `parallel.roofline.BACKWARD_KERNELS` says how many backward launches for each
+    backward_passes : bytes that a vector operation moves backward, over those forward
     """
 
     name: str
@@ -44,10 +51,11 @@ class Operator:
     groups: ColumnLike = 1.0
     flops: ColumnLike = 0.0
     bytes: ColumnLike = 0.0
-    saved_bytes: ColumnLike = 0.0
-    selective: bool = False
+    modules: tuple[str, ...] = ()
     weights: bool = True
     column_parallel: bool = False
+    launches: ColumnLike = 1.0
+    backward_passes: float = 1.0
 
 
 def gemm_flops(op: Operator) -> Column:
@@ -87,7 +95,7 @@ def kv_width(att: Attention, tp: ColumnLike) -> Column:
 def norm(name: str, t: ColumnLike, h: float, tp: ColumnLike) -> Operator:
     """Fused residual add and norm: reads x and the residual, writes the sum and the normed value; keeps both."""
     size = ACTIVATION_BYTES * column(t) * h / column(tp)
-    return Operator(name, "vector", "vector", bytes=4.0 * size, saved_bytes=2.0 * size, selective=False)
+    return Operator(name, "vector", "vector", bytes=4.0 * size, modules=("layernorm",))
 
 
 def gqa_projections(att: Attention, h: float, t: ColumnLike, tp: ColumnLike) -> list[Operator]:
@@ -111,9 +119,9 @@ def mla_projections(att: Attention, h: float, t: ColumnLike, tp: ColumnLike) -> 
     q_in, q_n = (att.q_lora_rank, q_up) if att.q_lora_rank else (h, q_up)
     t = column(t)
     return [
-        Operator("mla down", "gemm", "attention", m=t, n=latent, k=h, saved_bytes=ACTIVATION_BYTES * t * latent),
-        Operator("q up", "gemm", "attention", m=t, n=q_n, k=q_in, selective=True, column_parallel=True),
-        Operator("kv up", "gemm", "attention", m=t, n=kv_up, k=att.kv_lora_rank, selective=True),
+        Operator("mla down", "gemm", "attention", m=t, n=latent, k=h),
+        Operator("q up", "gemm", "attention", m=t, n=q_n, k=q_in, modules=("mla_up_proj",), column_parallel=True),
+        Operator("kv up", "gemm", "attention", m=t, n=kv_up, k=att.kv_lora_rank, modules=("mla_up_proj",)),
         Operator("rope", "vector", "vector", bytes=2.0 * ACTIVATION_BYTES * t * att.heads / tp * att.qk_rope_head_dim),
         Operator("attention out", "gemm", "attention", m=t, n=h, k=att.heads * att.v_head_dim / tp),
     ]
@@ -121,33 +129,73 @@ def mla_projections(att: Attention, h: float, t: ColumnLike, tp: ColumnLike) -> 
 
 def attention_core(
     att: Attention, t: ColumnLike, context: ColumnLike, tp: ColumnLike, *, causal: float = 0.5, fused: bool = True
-) -> Operator:
-    """Scores, softmax and the weighted sum of values over a whole sequence (training and prefill).
-
-    ``flops = 2·t·(causal·context)·heads/tp·(d_qk + d_v)``. A fused kernel skips the masked half and what a sliding window
-    hides, and streams; an unfused one computes the full square and moves 13 bytes per score.
+) -> list[Operator]:
+    """Scores, softmax and the weighted sum of values over a whole sequence (training and prefill): `CORES`.
 
     >>> llama = Attention("gqa", heads=32, kv_heads=8, head_dim=128)
-    >>> float(attention_core(llama, 8192, 8192, 1).flops)  # 2 · 8192 · 4096 · 32 · 256
+    >>> [op.name for op in attention_core(llama, 8192, 8192, 1, fused=False)]
+    ['scores', 'softmax', 'values']
+    """
+    return [fused_core(att, t, context, tp, causal)] if fused else unfused_core(att, t, context, tp)
+
+
+def _core_bytes(att: Attention, t: Column, tp: Column) -> Column:
+    """Bytes of queries, keys, values and results of one rank."""
+    heads = att.heads / tp
+    kv = np.maximum((att.kv_heads if att.kind == "gqa" else att.heads) / tp, 1.0)
+    values = t * (heads * qk_width(att) + kv * (qk_width(att) + v_width(att)) + heads * v_width(att))
+    return column(ACTIVATION_BYTES * values)
+
+
+def fused_core(att: Attention, t: ColumnLike, context: ColumnLike, tp: ColumnLike, causal: float = 0.5) -> Operator:
+    """One fused kernel: it skips the masked half and what a sliding window hides, and streams its operands once.
+
+    ``flops = 2·t·(causal·context)·heads/tp·(d_qk + d_v)``.
+
+    >>> llama = Attention("gqa", heads=32, kv_heads=8, head_dim=128)
+    >>> float(fused_core(llama, 8192, 8192, 1).flops)  # 2 · 8192 · 4096 · 32 · 256
     549755813888.0
     """
     tp, t = column(tp), column(t)
-    heads = att.heads / tp
-    seen = 2.0 * attended_positions(att, context) if fused else column(context)
-    q, kv = heads * qk_width(att), np.maximum((att.kv_heads if att.kind == "gqa" else att.heads) / tp, 1.0)
-    values = t * (q + kv * (qk_width(att) + v_width(att)) + heads * v_width(att))
-    scores = t * seen * heads
-    streamed = ACTIVATION_BYTES * values
+    heads, streamed = att.heads / tp, _core_bytes(att, t, tp)
+    scores = t * 2.0 * attended_positions(att, context) * heads
     return Operator(
         "attention core",
         "attention",
         "attention core",
-        flops=2.0 * scores * (causal if fused else 1.0) * (qk_width(att) + v_width(att)),
-        bytes=streamed if fused else streamed + UNFUSED_SCORE_BYTES * scores,
-        saved_bytes=ACTIVATION_BYTES * values + 4.0 * t * heads + (0.0 if fused else UNFUSED_SAVED_BYTES) * scores,
-        selective=True,
+        k=context,
+        flops=2.0 * scores * causal * (qk_width(att) + v_width(att)),
+        bytes=streamed,
+        modules=("core_attn",),
         weights=False,
     )
+
+
+def unfused_core(att: Attention, t: ColumnLike, context: ColumnLike, tp: ColumnLike) -> list[Operator]:
+    """Two batched products over the full square with the scores in memory between them (before FlashAttention)."""
+    tp, t, context = column(tp), column(t), column(context)
+    heads = att.heads / tp
+    scores, batch = t * context * heads, t / context * heads
+    d, v = float(qk_width(att)), float(v_width(att))
+    return [
+        Operator(
+            *("scores", "grouped_gemm", "attention core", "core", context, context, d, batch),
+            modules=("core_attn",),
+            weights=False,
+        ),
+        Operator(
+            *("softmax", "vector", "attention core"),
+            bytes=UNFUSED_SCORE_BYTES * scores,
+            backward_passes=11.0 / 8.0,
+            modules=("core_attn",),
+            launches=UNFUSED_KERNELS,
+        ),
+        Operator(
+            *("values", "grouped_gemm", "attention core", "core", context, v, context, batch),
+            modules=("core_attn",),
+            weights=False,
+        ),
+    ]
 
 
 def decode_attention(
@@ -183,13 +231,19 @@ def decode_attention(
 def dense_mlp(mlp: Mlp, h: float, t: ColumnLike, tp: ColumnLike, *, term: str = "mlp") -> list[Operator]:
     """Up (and gate), activation, down."""
     t = column(t)
+    modules = ("mlp",) if term == "mlp" else ("moe", "shared_experts")
     f = mlp.intermediate / column(tp)
     up = 2.0 * f if mlp.gated else f
     wide = ACTIVATION_BYTES * t
     return [
-        Operator(f"{term} up", "gemm", term, "mlp", m=t, n=up, k=h, saved_bytes=wide * up, column_parallel=True),
-        Operator(f"{term} activation", "vector", "vector", bytes=wide * (up + f), saved_bytes=wide * f, selective=True),
-        Operator(f"{term} down", "gemm", term, "mlp", m=t, n=h, k=f),
+        Operator(f"{term} up", "gemm", term, "mlp", m=t, n=up, k=h, modules=modules, column_parallel=True),
+        Operator(
+            *(f"{term} activation", "vector", "vector"),
+            bytes=wide * (up + f),
+            modules=modules,
+            backward_passes=5.0 / 3.0 if mlp.gated else 1.5,
+        ),
+        Operator(f"{term} down", "gemm", term, "mlp", m=t, n=h, k=f, modules=modules),
     ]
 
 
@@ -221,11 +275,32 @@ def routed_experts(
     wide = ACTIVATION_BYTES * rows
     per_expert = rows / hit
     return [
-        Operator("router", "gemm", "experts", "attention", m=t, n=moe.experts, k=h),
-        Operator("permute", "vector", "vector", bytes=4.0 * wide * h, saved_bytes=wide * h),
-        Operator("experts up", "grouped_gemm", "experts", "experts", per_expert, up, h, hit, saved_bytes=wide * up),
-        Operator("experts activation", "vector", "vector", bytes=wide * (up + f), saved_bytes=wide * f, selective=True),
-        Operator("experts down", "grouped_gemm", "experts", "experts", per_expert, h, f, hit),
+        Operator("router", "gemm", "router", "head", m=t, n=moe.experts, k=h, modules=("moe",)),
+        Operator(
+            "gating",
+            "vector",
+            "router",
+            bytes=ROUTER_PASSES * t * moe.experts,
+            modules=("moe",),
+            launches=ROUTER_KERNELS,
+        ),
+        Operator("permute", "vector", "vector", bytes=4.0 * wide * h, modules=("moe",), launches=PERMUTE_KERNELS),
+        Operator(
+            *("experts up", "grouped_gemm", "experts", "experts", per_expert, up, h, hit),
+            modules=("moe",),
+            launches=hit,
+        ),
+        Operator(
+            *("experts activation", "vector", "vector"),
+            bytes=wide * (up + f),
+            modules=("moe", "moe_act"),
+            backward_passes=5.0 / 3.0,
+        ),
+        Operator(
+            *("experts down", "grouped_gemm", "experts", "experts", per_expert, h, f, hit),
+            modules=("moe",),
+            launches=hit,
+        ),
     ]
 
 
@@ -246,7 +321,7 @@ def sequence_attention(
     fused: bool = True,
 ) -> list[Operator]:
     """Attention over whole sequences (training and prefill): projections and core."""
-    return [*PROJECTIONS[att.kind](att, h, t, tp), attention_core(att, t, context, tp, causal=causal, fused=fused)]
+    return [*PROJECTIONS[att.kind](att, h, t, tp), *attention_core(att, t, context, tp, causal=causal, fused=fused)]
 
 
 def feed_forward(
@@ -268,10 +343,16 @@ def feed_forward(
     return [*routed, *dense_mlp(Mlp(mlp.shared_intermediate, mlp.gated), h, t, tp, term="shared expert")]
 
 
-def head(h: float, vocab: float, t: ColumnLike, tp: ColumnLike) -> list[Operator]:
+def head(h: float, vocab: float, t: ColumnLike, tp: ColumnLike, *, fused: bool = False) -> list[Operator]:
     """Language-model head (vocabulary-parallel) and the softmax over it in FP32."""
     logits = column(t) * vocab / column(tp)
     return [
-        Operator("head", "gemm", "head", "head", m=t, n=vocab / column(tp), k=h, saved_bytes=4.0 * logits),
-        Operator("loss", "vector", "head", bytes=12.0 * logits),
+        Operator("head", "gemm", "head", "head", m=t, n=vocab / column(tp), k=h),
+        Operator(
+            "loss",
+            "vector",
+            "head",
+            bytes=(6.0 if fused else 12.0) * logits,
+            backward_passes=2.0 / 3.0 if fused else 2.0,
+        ),
     ]

@@ -27,10 +27,17 @@ class Format:
 FORMATS: dict[str, Format] = {
     "bf16": Format("bf16", 2.0, kernel="bf16", peak="bf16"),
     "fp8": Format("fp8", 1.0, kernel="fp8", peak="fp8"),
+    # one power-of-two scale per 32 values (OCP microscaling)
+    "mxfp8": Format("mxfp8", 1.03125, kernel="mxfp8", peak="fp8"),
+    "fp8-row": Format("fp8-row", 1.0, kernel="fp8", peak="fp8"),
     # 1×128 and 128×128 blocks with an FP32 scale each (DeepSeek-V3 §3.3.2): 4/128² per weight is below 0.03 %
     "fp8-block": Format("fp8-block", 1.0, kernel="fp8-block", peak="fp8"),
     # 4 bits and one FP8 scale per 16 values (NVFP4)
     "nvfp4": Format("nvfp4", 0.5625, kernel="nvfp4", peak="fp4"),
+    # 4 bits and one 8-bit scale per 32 values (OCP MX v1.0), multiplied with FP8 activations
+    "mxfp4": Format("mxfp4", 0.53125, kernel="nvfp4", peak="fp8"),
+    # 4 bits and one BF16 scale per 32 values, widened to BF16 before the product (compressed-tensors, Marlin)
+    "int4": Format("int4", 0.5625, kernel="int4-wo", peak="bf16"),
 }
 
 
@@ -50,12 +57,15 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "bf16": Recipe("bf16", "bf16", "bf16", "bf16", "bf16", dispatch="bf16", combine="bf16"),
     "fp8": Recipe("fp8", "fp8", "fp8", "fp8", "bf16", dispatch="fp8-block", combine="bf16"),
+    "mxfp8": Recipe("mxfp8", "mxfp8", "mxfp8", "mxfp8", "bf16", dispatch="bf16", combine="bf16"),
+    "fp8-row": Recipe("fp8-row", "fp8-row", "fp8-row", "fp8-row", "bf16", dispatch="bf16", combine="bf16"),
     "nvfp4": Recipe("nvfp4", "bf16", "nvfp4", "nvfp4", "bf16", dispatch="fp8-block", combine="bf16"),
 }
 
 #: Where training differs: NVFP4 pre-training runs the attention projections in FP4 too (NVIDIA 2509.25149, section 3).
 TRAINING: dict[str, Recipe] = {
-    "nvfp4": Recipe("nvfp4", "nvfp4", "nvfp4", "nvfp4", "bf16", dispatch="fp8-block", combine="bf16"),
+    "fp8": Recipe("fp8", "fp8", "fp8", "fp8", "bf16", dispatch="bf16", combine="bf16"),
+    "nvfp4": Recipe("nvfp4", "nvfp4", "nvfp4", "nvfp4", "bf16", dispatch="bf16", combine="bf16"),
 }
 
 

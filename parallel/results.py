@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from clusters.software import interval, regime
 from clusters.tunings import tuning
+from parallel.layer import RECOMPUTE
+from parallel.models import Moe
 from parallel.placement import ORDERS, domain_size
 from parallel.precision import RECIPES, recipe
 from parallel.priced import Priced
@@ -10,12 +13,17 @@ from parallel.roofline import chip
 from parallel.serving import stage_ranks
 from parallel.strategy import Columns
 from parallel.sweep import PHASES, Bound
-from parallel.training import RECOMPUTE
+from parallel.training import SCHEDULES
 from topo.columns import Column
 
 NO_INTERVAL = "no interval: no measured residuals stand behind this regime yet (see podscale validate)"
 
-NAMED: dict[str, tuple[str, ...]] = {"recompute": RECOMPUTE, "order": ORDERS, "precision": tuple(RECIPES)}
+NAMED: dict[str, tuple[str, ...]] = {
+    "recompute": RECOMPUTE,
+    "order": ORDERS,
+    "precision": tuple(RECIPES),
+    "schedule": SCHEDULES,
+}
 
 #: What each term says about the wiring, and what would shorten it.
 STOPS: dict[str, str] = {
@@ -24,6 +32,7 @@ STOPS: dict[str, str] = {
     "kv read": "reading the KV cache: more HBM bandwidth, or fewer bytes per cached token",
     "mlp": "the dense MLPs: more FLOP/s or HBM bandwidth",
     "shared expert": "the shared expert: more FLOP/s or HBM bandwidth",
+    "router": "the gate of the experts: fused kernels or CUDA graphs",
     "experts": "the routed experts: more FLOP/s, or more tokens per expert",
     "vector": "memory-bound operations between the matrix products: more HBM bandwidth or more fusion",
     "head": "the language-model head",
@@ -31,7 +40,9 @@ STOPS: dict[str, str] = {
     "tp": "tensor-parallel collectives: more scale-up bandwidth or a smaller tp",
     "cp": "context-parallel exchange of keys and values",
     "ep": "the expert exchange: more bandwidth where it crosses, or a domain that holds the expert group",
-    "contention": "multiprocessors lent to the exchange kernels",
+    "contention": "what hidden communication takes from the work that hides it",
+    "host": "the host that launches kernels: CUDA graphs, or larger micro-batches",
+    "step": "the host between steps",
     "imbalance": "uneven pipeline stages: the layers do not divide",
     "bubble": "the pipeline bubble: more micro-batches or fewer stages",
     "pp": "hops between pipeline stages",
@@ -53,6 +64,7 @@ def strategy_of(bound: Bound, cols: Columns, index: int) -> dict[str, Any]:
         row["attention_dp"] = ranks // int(row["tp"])
     else:
         row |= {name: bool(row[name]) for name in ("ep_overlap", "sp")}
+        row["schedule"] = "1f1b" if row.get("vpp") == 1 and row.get("schedule") == SCHEDULES[0] else row.get("schedule")
     return row
 
 
@@ -81,14 +93,22 @@ def row_of(bound: Bound, cols: Columns, priced: Priced, index: int) -> dict[str,
         "terms": terms,
         "busy": at(priced.busy, index),
         "memory_bytes": memory,
-        "memory_share": sum(memory.values()) / bound.cluster.accelerator.hbm_bytes,
+        "memory_share": sum(memory.values()) / bound.cluster.accelerator.usable_bytes,
         "bottleneck": bottleneck,
         "stops": stops(bound, cols, priced, index),
-        "interval": None,
-        "interval_note": NO_INTERVAL,
+        **_interval(bound, seconds),
         "infeasible": None,
         "warnings": warnings_of(bound, cols, index),
     }
+
+
+def _interval(bound: Bound, seconds: float) -> dict[str, Any]:
+    """Return the 90 % interval of a step from the measured runs of its regime, or why there is none."""
+    if bound.task.phase != "train":
+        return {"interval": None, "interval_note": NO_INTERVAL}
+    routed = any(isinstance(kind.mlp, Moe) for kind in bound.task.model.layers)
+    found = interval(seconds, regime(bound.task.train.software.engine, routed))
+    return {"interval": list(found) if found else None, "interval_note": None if found else NO_INTERVAL}
 
 
 def warnings_of(bound: Bound, cols: Columns, index: int) -> list[str]:
@@ -126,7 +146,7 @@ def stops(bound: Bound, cols: Columns, priced: Priced, index: int) -> str:
     values = {name: float(cols[name][index]) for name in cols}
     larger = Columns.of(**{**values, "batch": 1.25 * values["batch"]})
     more = bound.price(larger)
-    if float(more.memory_bytes[0]) > bound.cluster.accelerator.hbm_bytes:
+    if float(more.memory_bytes[0]) > bound.cluster.accelerator.usable_bytes:
         return f"no memory for a larger batch; {sentence}"
     phase = PHASES[bound.task.phase]
     if float(phase.latency(more)[0]) > phase.limit_s(bound.task):

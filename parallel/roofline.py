@@ -1,20 +1,23 @@
 """The price of one operator on one chip, forward and backward: a table from the operator's kind to its formula."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from clusters.attention import AttentionModel, attention_model, attention_s
 from clusters.catalogue import Accelerator
+from clusters.catalogue import accelerator as accelerator_of
+from clusters.catalogue import names as catalogue_names
 from clusters.kernels import KernelModel, grouped_gemm_s, kernel, memory_s, under_load
+from clusters.software import TrainingConstants, capped_rate
 from parallel.operators import ACTIVATION_BYTES, Operator
 from parallel.precision import FORMATS, Format, Recipe
+from parallel.workload import Software
 from topo.columns import Column, ColumnLike, column
 from topo.errors import Fault, SpecError
 
 FLASH_BACKWARD_FLOPS = 2.5  # five products where forward has two (FlashAttention-2, 2307.08691 §4.1)
 WIDER = ("fp4", "fp8", "bf16")  # what a part without one precision computes in: the next
-VECTOR_BACKWARD_BYTES = 2.0  # reads the saved input and the gradient, writes a gradient
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,20 @@ class Chip:
     ----------
     kernels : kernel constants per format name
     attention : constants of the fused attention kernel
+    vector : bytes of memory-bound operations over those of fused kernels
+    separate : whether experts are products of their own, one after the other, that share no wave of tiles
+    grouped : rate of separate experts' products over that of the same product alone
+    attention_ramp : tokens at which fused attention runs at half of its rate
     """
 
     accelerator: Accelerator
     recipe: Recipe
     kernels: dict[str, KernelModel]
     attention: AttentionModel
+    vector: float = 1.0
+    separate: bool = False
+    grouped: float = 1.0
+    attention_ramp: float = 0.0
 
     def format(self, role: str) -> Format:
         """Return the number format of a role (attention, mlp, experts, head)."""
@@ -53,34 +64,75 @@ class Chip:
 
 
 @lru_cache(maxsize=64)
-def _kernels(name: str, like: str, formats: tuple[str, ...], *, sustained: bool) -> dict[str, KernelModel]:
-    found = {fmt: kernel(name, FORMATS[fmt].kernel, like) for fmt in formats}
-    return {fmt: under_load(model) for fmt, model in found.items()} if sustained else found
+def _kernels(name: str, like: str, formats: tuple[str, ...]) -> dict[str, KernelModel]:
+    return {fmt: kernel(name, FORMATS[fmt].kernel, like) for fmt in formats}
 
 
-def chip(accelerator: Accelerator, recipe: Recipe, *, sustained: bool = False) -> Chip:
-    """Return the chip for a recipe; `sustained` takes the clocks of hours of training, not of a benchmark."""
+def chip(accelerator: Accelerator, recipe: Recipe) -> Chip:
+    """Return the chip for a recipe at the clocks of a short benchmark."""
     formats = tuple(sorted({"bf16", recipe.attention, recipe.mlp, recipe.experts, recipe.head}))
     return Chip(
         accelerator,
         recipe,
-        _kernels(accelerator.name, accelerator.like, formats, sustained=sustained),
+        _kernels(accelerator.name, accelerator.like, formats),
         attention_model(accelerator.generation),
     )
+
+
+def trained(machine: Chip, fitted: TrainingConstants, software: Software) -> Chip:
+    """Return the chip as a training step of seconds finds it.
+
+    Its products keep up `fitted.rate` of their microbenchmark, less where the cluster caps the part's power; the core of
+    attention runs at its kernel's share of the peak; memory-bound operations move what the engine's kernels move. The
+    products of experts are launched one by one (Transformer Engine's GroupedLinear, cuBLAS on several streams).
+    """
+    part, engine = machine.accelerator, fitted.engines[software.engine]
+    capped = power_share(part)
+    kernel_name = software.settled("attention")
+    fused = kernel_name if kernel_name in fitted.attention else next(iter(fitted.attention))
+    forward = capped * fitted.attention_forward(fused, part.generation)
+    return replace(
+        machine,
+        kernels={
+            fmt: under_load(replace(model, sustained=capped * fitted.rate(part, fmt)))
+            for fmt, model in machine.kernels.items()
+        },
+        attention=AttentionModel(forward, forward * fitted.shared["attention_backward"], machine.attention.note),
+        attention_ramp=fitted.shared["attention_ramp"],
+        vector=1.0 if software.compiled else engine.vector,
+        separate=True,
+        grouped=fitted.shared["grouped"],
+    )
+
+
+def power_share(part: Accelerator) -> float:
+    """Return the clock of a part over that of the catalogue's, whose power limit may be higher; 1 for unknown parts.
+
+    >>> from dataclasses import replace
+    >>> from clusters.catalogue import accelerator
+    >>> round(power_share(replace(accelerator("h100-sxm"), power_W=500.0)), 3)
+    0.863
+    """
+    usual = accelerator_of(part.name).power_W if part.name in catalogue_names() else None
+    return capped_rate(usual, part.power_W) if usual and part.power_W else 1.0
 
 
 def _gemm(
     op: Operator, machine: Chip, m: ColumnLike, n: ColumnLike, k: ColumnLike, *, weight_out: bool = False
 ) -> Column:
     # A kernel's launch does not depend on its format: the measured FP8 floor holds the cast kernels that engines fuse.
-    fmt = machine.format(op.role)
+    fmt = FORMATS["bf16"] if op.role == "core" else machine.format(op.role)
+    model, groups, times = machine.kernels[fmt.name], column(op.groups), column(1.0)
+    if op.role == "experts" and machine.separate:
+        model = replace(model, efficiency=model.efficiency * machine.grouped)
+        groups, times = times, groups
     side = min(fmt.bytes_per_value, ACTIVATION_BYTES)
-    return machine.kernels["bf16"].launch_s + grouped_gemm_s(
+    return machine.kernels["bf16"].launch_s + times * grouped_gemm_s(
         column(m),
-        op.groups,
+        groups,
         column(n),
         column(k),
-        machine.kernels[fmt.name],
+        model,
         machine.peak(fmt),
         machine.accelerator.hbm_Bps,
         bytes_a=side,
@@ -94,22 +146,27 @@ def _gemm_forward(op: Operator, machine: Chip) -> Column:
     return _gemm(op, machine, op.m, op.n, op.k)
 
 
-def _gemm_backward(op: Operator, machine: Chip) -> Column:
+def _gemm_backward(op: Operator, machine: Chip) -> tuple[Column, Column]:
     """Price the gradient of the input, ``[m, n]·[n, k]``, and that of the weight, ``[k, m]·[m, n]``, added in FP32."""
     data = _gemm(op, machine, op.m, op.k, op.n)
-    return data + _gemm(op, machine, op.k, op.n, op.m, weight_out=True) if op.weights else data
+    other = _gemm(op, machine, op.k, op.n, op.m, weight_out=op.weights)
+    return (data, other) if op.weights else (data + other, column(0.0))
 
 
 def _attention(op: Operator, machine: Chip, flops: float, efficiency: float) -> Column:
     bf16 = machine.kernels["bf16"]
     peak = machine.accelerator.peak_flops["bf16"]
-    return attention_s(
-        flops * column(op.flops), flops * column(op.bytes), efficiency, bf16, peak, machine.accelerator.hbm_Bps
-    )
+    ramped = flops * column(op.flops) * (1.0 + machine.attention_ramp / column(op.k))
+    return attention_s(ramped, flops * column(op.bytes), efficiency, bf16, peak, machine.accelerator.hbm_Bps)
+
+
+def _attention_backward(op: Operator, machine: Chip) -> tuple[Column, Column]:
+    return _attention(op, machine, FLASH_BACKWARD_FLOPS, machine.attention.backward), column(0.0)
 
 
 def _vector(op: Operator, machine: Chip, passes: float) -> Column:
-    return memory_s(passes * column(op.bytes), machine.kernels["bf16"], machine.accelerator.hbm_Bps)
+    size_bytes = passes * machine.vector * column(op.bytes)
+    return memory_s(size_bytes, machine.kernels["bf16"], machine.accelerator.hbm_Bps, op.launches)
 
 
 FORWARD: dict[str, Callable[[Operator, Chip], Column]] = {
@@ -119,12 +176,15 @@ FORWARD: dict[str, Callable[[Operator, Chip], Column]] = {
     "vector": lambda op, machine: _vector(op, machine, 1.0),
 }
 
-BACKWARD: dict[str, Callable[[Operator, Chip], Column]] = {
+BACKWARD: dict[str, Callable[[Operator, Chip], tuple[Column, Column]]] = {
     "gemm": _gemm_backward,
     "grouped_gemm": _gemm_backward,
-    "attention": lambda op, machine: _attention(op, machine, FLASH_BACKWARD_FLOPS, machine.attention.backward),
-    "vector": lambda op, machine: _vector(op, machine, VECTOR_BACKWARD_BYTES),
+    "attention": _attention_backward,
+    "vector": lambda op, machine: (_vector(op, machine, op.backward_passes), column(0.0)),
 }
+
+BACKWARD_KERNELS: dict[str, float] = {"gemm": 2.0, "grouped_gemm": 2.0, "attention": 2.0, "vector": 1.0}
+"""Kernels of backward for each kernel of forward."""
 
 
 def forward_s(op: Operator, machine: Chip) -> Column:
@@ -132,6 +192,12 @@ def forward_s(op: Operator, machine: Chip) -> Column:
     return FORWARD[op.kind](op, machine)
 
 
-def backward_s(op: Operator, machine: Chip) -> Column:
-    """Seconds of one operator, backward: gradients of its input and, where it has weights, of these."""
+def gradients_s(op: Operator, machine: Chip) -> tuple[Column, Column]:
+    """Seconds of the gradients of one operator's inputs, and of that of its weights (0 where it has none)."""
     return BACKWARD[op.kind](op, machine)
+
+
+def backward_s(op: Operator, machine: Chip) -> Column:
+    """Seconds of one operator, backward: gradients of its inputs and of its weights."""
+    inputs, weights = gradients_s(op, machine)
+    return inputs + weights

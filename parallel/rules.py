@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from clusters.build import Cluster
+from collectives.pipelines import SCHEDULES as PIPELINES
 from parallel.exchange import works_for
 from parallel.models import Mlp, Model, Moe, layer_count
 from parallel.placement import ORDERS, domain_size, members_of, world
 from parallel.serving import replicas, stage_ranks
 from parallel.strategy import Columns
+from parallel.training import SCHEDULES
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.columns import Column, column
 from topo.errors import Fault, SpecError
@@ -87,6 +89,19 @@ def _microbatches(c: Columns, s: Setting) -> Column:
     return column(_train(s).global_batch / (c["dp"] * c["micro_batch"]))
 
 
+def _schedule_runs(c: Columns, s: Setting) -> Mask:
+    ok = np.ones(c.rows, dtype=bool)
+    if "schedule" not in c:
+        return ok
+    m = np.broadcast_to(_microbatches(c, s), (c.rows,))
+    for row in np.flatnonzero((c["schedule"] > 0) & (c["pp"] > 1) & (c["dp"] >= 1)).tolist():
+        pipeline = PIPELINES[SCHEDULES[int(c["schedule"][row])]]
+        stages, chunks = int(c["pp"][row]), int(c["vpp"][row])
+        fits = pipeline.training and pipeline.chunks in (0, chunks)
+        ok[row] = fits and not pipeline.objection(stages, int(m[row]), chunks)
+    return ok
+
+
 def _no_experts(c: Columns, s: Setting) -> Mask:
     return np.asarray(np.full(c.rows, s.moe is not None) | (c["ep"] == 1))
 
@@ -155,9 +170,17 @@ TRAIN_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "micro-batches fill whole rounds",
-        ("pp", "vpp", "dp", "micro_batch"),
-        lambda c, s: (c["vpp"] == 1) | (c["dp"] < 1) | divides(c["pp"], _microbatches(c, s)),
+        ("schedule", "pp", "vpp", "dp", "micro_batch"),
+        lambda c, s: (
+            (c["vpp"] == 1) | (c["dp"] < 1) | divides(c["pp"], _microbatches(c, s)) | (c.get("schedule", 0.0) != 0)
+        ),
         "interleaving needs a number of micro-batches that pp divides",
+    ),
+    Rule(
+        "the schedule runs with these numbers",
+        ("schedule", "pp", "vpp", "dp", "micro_batch"),
+        _schedule_runs,
+        "see podscale list schedules for the micro-batches and chunks that it takes",
     ),
     Rule(
         "near pipelines fold onto the expert grid",

@@ -17,15 +17,18 @@ from clusters.spec import ClusterSpec, focus, load, parse, with_
 from parallel import results, rules, serving
 from parallel.exchange import REAL, ExchangeRules
 from parallel.io import read_model, read_yaml
+from parallel.layer import RECOMPUTE, TrainJob
+from parallel.layouts import describe
 from parallel.models import Model, flops_per_token_forward
 from parallel.placement import ORDERS, domain_size
 from parallel.priced import Priced
 from parallel.serving import ServeJob
 from parallel.strategy import Columns, Space
 from parallel.sweep import PHASES, Bound, Task
-from parallel.training import RECOMPUTE
+from parallel.training import DEFAULTS, SCHEDULES, placement
 from parallel.transfer import Side, Transfer, request_bytes, transfer
-from parallel.workload import ServeWorkload, TrainWorkload
+from parallel.verdict import Verdict, verdict
+from parallel.workload import ServeWorkload, Software, TrainWorkload
 from topo.errors import Fault, InfeasibleError, SpecError
 
 if TYPE_CHECKING:
@@ -51,13 +54,16 @@ def train(path: str | Path) -> dict[str, Any]:
 
     file = check(TrainFile, read_yaml(path), str(path))
     spec, model = _pool(_cluster(file, path), "pool", file.pool, path), _model(file.model, path)
-    work = TrainWorkload(**_given(file.workload))
+    work = TrainWorkload(**_given(file.workload), software=Software(**_given(file.software)))
     bound = Bound.of(Task("train", model, spec, work, ServeWorkload(), _NO_SPACE))
     split = file.strategy.model_dump()
     split |= {
         "used": split.pop("ranks_per_domain") or domain_size(bound.cluster),
         "order": ORDERS.index(split["order"]),
         "recompute": RECOMPUTE.index(split["recompute"]),
+        "schedule": SCHEDULES.index(
+            {"1f1b": "interleaved", None: "interleaved"}.get(named := split["schedule"], named)
+        ),
         "ep_overlap": float(split["ep_overlap"]),
         "sp": float(split["sp"]),
     }
@@ -65,23 +71,53 @@ def train(path: str | Path) -> dict[str, Any]:
     cols = Columns.of(**split)
     cols = Columns.of(**split, dp=dp or float(rules.data_parallel(bound.setting, cols)[0]))
     rules.check(rules.TRAIN_RULES, cols, bound.setting, str(path))
-    return _document(file, bound, cols, bound.price(cols))
+    judged = _verdict(bound, cols)
+    if not judged.fits:
+        said, change = judged.said, judged.change.said if judged.change else "take more accelerators"
+        limit = f"{judged.capacity_bytes / 2**30:.0f} GiB of memory per accelerator"
+        raise InfeasibleError(file.name, limit, said.split(";")[0], f"nearest that fits: {change}")
+    job = TrainJob.of(model, bound.cluster, work)
+    return {
+        **_document(file, bound, cols, bound.price(cols)),
+        "memory_by_stage": judged.stages,
+        "placement": describe(placement(job, cols)),
+    }
+
+
+def _verdict(bound: Bound, cols: Columns) -> Verdict:
+    """Judge the memory of a split stage by stage; a change that breaks a rule is no change."""
+    task = bound.task
+
+    def reprice(block: Columns) -> Priced:
+        broken = rules.first_broken(rules.TRAIN_RULES, block, bound.setting) >= 0
+        priced = bound.price(block)
+        return replace(priced, memory={**priced.memory, "broken": np.where(broken, np.inf, 0.0)})
+
+    row = cols.filled(DEFAULTS).row(0)
+    return verdict(task.model, task.train, row, bound.cluster.accelerator.usable_bytes, reprice)
 
 
 def serve(path: str | Path, limit: str | None = None) -> dict[str, Any]:
     """Price the deployment of a scenario file; with ``limit="communication"`` everything but the expert exchange is free.
 
+    With an `engine` in the file both phases run on the same accelerators, under a load: see `parallel.served`.
     A `ladder` in the file changes assumptions one after the other; each rung is priced in the same way. With `pools` in the
     file there are two deployments, and the caches that move between them: see `parallel.transfer`.
     """
-    from parallel.scenariofile import ServeFile, check, pool_faults
+    from parallel.scenariofile import ServeFile, check, load_faults, pool_faults
 
     if limit not in (None, "communication"):
         raise SpecError([Fault("limit", limit, "no such limit", "write communication, or leave it out")])
     file = check(ServeFile, read_yaml(path), str(path))
-    if faults := pool_faults(file, str(path)):
+    if faults := [*load_faults(file, str(path)), *pool_faults(file, str(path))]:
         raise SpecError(faults)
     spec, model = _cluster(file, path), _model(file.model, path)
+    if file.engine != "none":
+        from parallel.served import serve_engine
+
+        if limit is not None:
+            raise SpecError([Fault("limit", limit, "is of one phase, and an engine runs both", "leave it out")])
+        return serve_engine(file, _pool(spec, "pool", file.pool, path), model, str(path))
     if file.pools:
         if limit is not None:
             remedy = "leave it out, or write pool and phase in the file"
@@ -289,13 +325,13 @@ def _document(
     file: "TrainFile | ServeFile", bound: Bound, cols: Columns, priced: Priced, *, check_memory: bool = True
 ) -> dict[str, Any]:
     row = results.row_of(bound, cols, priced, 0)
-    needed, held = float(priced.memory_bytes[0]), bound.cluster.accelerator.hbm_bytes
+    needed, held = float(priced.memory_bytes[0]), bound.cluster.accelerator.usable_bytes
     if check_memory and needed > held:
         largest = max(row["memory_bytes"], key=lambda name: row["memory_bytes"][name])
         raise InfeasibleError(
             file.name,
-            f"{held / 1e9:.0f} GB of memory per accelerator",
-            f"the split needs {needed / 1e9:.1f} GB, {row['memory_bytes'][largest] / 1e9:.1f} GB of it {largest}",
+            f"{held / 2**30:.0f} GiB of memory per accelerator",
+            f"the split needs {needed / 2**30:.1f} GiB, {row['memory_bytes'][largest] / 2**30:.1f} GiB of it {largest}",
             _more_room(bound.task.phase),
         )
     work = bound.task.train if bound.task.phase == "train" else bound.task.serve

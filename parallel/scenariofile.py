@@ -6,10 +6,13 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
+from clusters.software import attention_kernels, engine_names
 from parallel.exchange import EXCHANGES
+from parallel.layer import RECOMPUTE
 from parallel.placement import ORDERS
 from parallel.precision import FORMATS, RECIPES
-from parallel.training import RECOMPUTE
+from parallel.training import SCHEDULES
+from parallel.workload import DISPATCHERS, GRAPHS, TP_OVERLAPS, TRAINS
 from topo.errors import Fault, SpecError
 
 BESIDE_POOLS = {
@@ -56,6 +59,9 @@ class TrainStrategyFile(Section):
     micro_batch: PositiveInt = 1
     zero: int = Field(1, ge=0, le=3)
     recompute: Literal[RECOMPUTE] = "none"  # type: ignore[valid-type]
+    schedule: Literal["1f1b", *SCHEDULES] | None = Field(  # type: ignore[valid-type]
+        None, description="default: 1f1b, interleaved where vpp is above 1"
+    )
     order: Literal[ORDERS] = ORDERS[0]  # type: ignore[valid-type]
     sp: bool = Field(True, description="sequence parallelism: norms and residuals split by tp")
     ep_overlap: bool = False
@@ -79,11 +85,24 @@ class TrainWorkloadFile(Section):
     sequence: PositiveInt | None = None
     global_batch: PositiveInt | None = None
     precision: Literal[tuple(RECIPES)] | None = None  # type: ignore[valid-type]
-    fused_attention: bool | None = None
-    tp_overlap: bool | None = None
     gradient_bytes: PositiveFloat | None = None
     imbalance: PositiveFloat | None = None
     reserve_bytes: float | None = Field(None, ge=0)
+
+
+class SoftwareFile(Section):
+    """The software that trains; "engine" stands for what its class does."""
+
+    engine: Literal[engine_names()] | None = None  # type: ignore[valid-type]
+    attention: Literal["engine", "unfused", *attention_kernels()] | None = None  # type: ignore[valid-type]
+    tp_overlap: Literal["engine", *TP_OVERLAPS] | None = None  # type: ignore[valid-type]
+    dp_overlap: bool | None = Field(None, description="whether gradients are reduced behind the backward pass")
+    graphs: Literal[tuple(GRAPHS)] | None = Field(None, description="what CUDA graphs replay")  # type: ignore[valid-type]
+    dispatcher: Literal[tuple(DISPATCHERS)] | None = None  # type: ignore[valid-type]
+    compiled: bool | None = Field(None, description="whether a compiler fuses the memory-bound operations")
+    trains: Literal[TRAINS] | None = None  # type: ignore[valid-type]
+    mtp: bool | None = Field(None, description="whether multi-token-prediction modules are trained")
+    installation: PositiveFloat | None = Field(None, description="measured over predicted seconds of one run of yours")
 
 
 class ServeWorkloadFile(Section):
@@ -117,6 +136,7 @@ class TrainFile(Section):
     pool: str | None = Field(None, description="the pool of a cluster that has several")
     accelerators: PositiveInt | None = Field(None, description="in place of the cluster's own count")
     workload: TrainWorkloadFile = TrainWorkloadFile()
+    software: SoftwareFile = SoftwareFile()
     strategy: TrainStrategyFile = TrainStrategyFile()
 
 
@@ -134,11 +154,24 @@ class StrategiesFile(Section):
     decode: ServeStrategyFile = ServeStrategyFile()
 
 
+class LoadFile(Section):
+    """What an engine is asked: clients that each wait for their answer, or requests at a rate."""
+
+    clients: PositiveInt | None = Field(None, description="closed loop: each sends again when it is answered")
+    requests_per_s: PositiveFloat | None = Field(None, description="open loop: requests arrive at random at this rate")
+    requests: PositiveInt | None = Field(None, description="requests of the run; default: 10 for each client, or 500")
+
+
 class ServeFile(Section):
-    """One serving deployment: of one phase, or, with `pools`, of prefill and decode on two pools of one cluster."""
+    """One serving deployment: of one phase, or, with `pools`, of prefill and decode on two pools of one cluster.
+
+    With an `engine` both phases run on the same accelerators, under a load.
+    """
 
     name: str = "scenario"
     note: str = ""
+    engine: Literal["none", "vllm", "sglang", "trtllm"] = "none"
+    load: LoadFile = LoadFile()
     phase: Literal["prefill", "decode"] = "decode"
     model: str
     cluster: str | dict[str, Any]
@@ -158,6 +191,23 @@ def check(schema: type[T], data: Mapping[str, Any], file: str) -> T:
         return schema.model_validate(dict(data))
     except ValidationError as error:
         raise SpecError([_fault(schema, item, file) for item in error.errors()]) from None
+
+
+def load_faults(scenario: ServeFile, file: str) -> list[Fault]:
+    """Return what is wrong between `engine`, `load` and the fields of one phase."""
+    load, given, faults = scenario.load, scenario.model_fields_set, []
+    if scenario.engine == "none":
+        remedy = "write engine: vllm, sglang or trtllm, or leave it out"
+        return [Fault("load", None, "asks an engine, and none is named", remedy, file)] if "load" in given else []
+    if (load.clients is None) == (load.requests_per_s is None):
+        problem, remedy = "wants one of clients and requests_per_s", "write load: {clients: 64}"
+        faults.append(Fault("load", None, problem, remedy, file))
+    beside = ("phase", "pools", "strategies", "ladder", "exchange")
+    return faults + [
+        Fault(name, None, "is of a single phase, and an engine runs both", "leave it out, or leave out engine", file)
+        for name in beside
+        if name in given
+    ]
 
 
 def pool_faults(scenario: ServeFile, file: str) -> list[Fault]:

@@ -127,7 +127,7 @@ class Columns(Mapping[str, Column]):
         """Call `price` on the distinct combinations of the named columns and gather each result to every row."""
         sub, inverse = self.distinct(names)
         return {
-            key: np.broadcast_to(value, (*np.shape(value)[:-1], sub.rows))[..., inverse]
+            key: np.take(np.broadcast_to(value, (*np.shape(value)[:-1], sub.rows)), inverse, axis=-1)
             for key, value in price(sub).items()
         }
 

@@ -8,6 +8,7 @@ import numpy as np
 from clusters.build import Cluster, build
 from clusters.spec import ClusterSpec
 from parallel import rules, serving, training
+from parallel.layer import RECOMPUTE, TrainJob
 from parallel.models import Model, Moe
 from parallel.placement import fillings
 from parallel.precision import RECIPES, recipe
@@ -15,7 +16,6 @@ from parallel.priced import Priced, joined
 from parallel.search import Found, merge, pareto
 from parallel.serving import ServeJob
 from parallel.strategy import Columns, Index, Space, powers_of_two
-from parallel.training import TrainJob
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.columns import Column
 from topo.errors import Fault, SpecError
@@ -63,9 +63,10 @@ def train_space(cluster: Cluster, model: Model, precisions: tuple[str, ...] = ()
             ("etp", (1,)),
             ("micro_batch", (1, 2, 4)),
             ("pp", powers_of_two(16)),
-            ("recompute", tuple(range(len(training.RECOMPUTE)))),
+            ("recompute", tuple(range(len(RECOMPUTE)))),
             ("ep_overlap", (0, 1) if experts > 1 else (0,)),
             ("vpp", (1, 2, 4)),
+            ("schedule", (0,)),
             ("zero", (1, 2, 3)),
         )
     )
@@ -194,7 +195,7 @@ def evaluate(bound: Bound, lo: int, hi: int) -> Found:
     index = lo + rows
     needed, latency, rate = priced.memory_bytes, phase.latency(priced), priced.extra["tokens_per_s_per_gpu"]
     sound = np.isfinite(needed) & np.isfinite(latency) & np.isfinite(rate)  # a row without a price may not win
-    fits = sound & (needed <= bound.cluster.accelerator.hbm_bytes)
+    fits = sound & (needed <= bound.cluster.accelerator.usable_bytes)
     limit = phase.limit_s(bound.task)
     feasible = fits & (latency <= limit)
     refused = {

@@ -2,254 +2,186 @@
 
     layer   tp sp cp ep etp micro_batch used        operators, tensor, context and expert communication
     link    + order pp dp                           hops between stages, gradient reduction
-    stage   + recompute ep_overlap                  placement of layers
-    pipe    + vpp                                   micro-batches, bubble
+    stage   + recompute ep_overlap                  a layer of each kind, and all of them
+    pipe    + vpp schedule                          placement of layers, micro-batches, bubble
     step    + zero                                  exposed reduction, memory
 
 `terms` are exposed seconds that add up to the step exactly; `busy` is the same work before overlap.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from clusters.build import Cluster, path
-from clusters.tunings import collective_s
-from collectives.pipelines import SCHEDULES
+from clusters.build import path
+from collectives.pipelines import SCHEDULES as PIPELINES
+from collectives.pipelines import bubble_s
 from collectives.point_to_point import farthest
-from parallel import memory
-from parallel.exchange import EXCHANGES, candidates, exchange_s
-from parallel.models import LayerKind, Model, Moe, flops_per_token_forward
-from parallel.operators import ACTIVATION_BYTES, feed_forward, head, kv_width, norm, sequence_attention
+from parallel import footprint, memory
+from parallel.layer import COMPUTE, TrainJob, collective, exposed, layer_prices, tokens
+from parallel.layouts import Layout
+from parallel.models import flops_per_token_forward, layer_order
+from parallel.operators import ACTIVATION_BYTES
 from parallel.placement import group_members
-from parallel.precision import recipe
 from parallel.priced import Priced, total
-from parallel.roofline import Chip, backward_s, chip, forward_s
+from parallel.splits import place
 from parallel.stages import slowest_stage
 from parallel.strategy import Columns
-from parallel.workload import TrainWorkload
-from topo.columns import Column, column
+from topo.columns import Column, ColumnLike, column
 
-RECOMPUTE: tuple[str, ...] = ("none", "selective", "full")
-DEFAULTS = {"order": 0, "sp": 1, "cp": 1, "etp": 1, "recompute": 0, "ep_overlap": 0, "vpp": 1, "zero": 1}
+SCHEDULES: tuple[str, ...] = (
+    "interleaved",
+    *(name for name in PIPELINES if name not in ("interleaved", "1f1b", "prefill", "decode")),
+)
+"""Codes of the column `schedule`; interleaved is 1F1B where vpp is 1."""
+DEFAULTS = {
+    "order": 0,
+    "sp": 1,
+    "cp": 1,
+    "etp": 1,
+    "recompute": 0,
+    "ep_overlap": 0,
+    "vpp": 1,
+    "schedule": 0,
+    "zero": 1,
+}
 LAYER_AXES = ("used", "tp", "sp", "cp", "ep", "etp", "micro_batch")
 LINK_AXES = (*LAYER_AXES, "order", "dp", "pp")
 STAGE_AXES = (*LINK_AXES, "recompute", "ep_overlap")
-PIPELINE_AXES = (*STAGE_AXES, "vpp")
-COMPUTE = ("attention", "attention core", "mlp", "shared expert", "experts", "vector", "head")
-NAMED = (*COMPUTE, "recompute", "tp", "cp", "ep", "contention")
+PIPELINE_AXES = (*STAGE_AXES, "vpp", "schedule")
+NAMED = (*COMPUTE, "recompute", "tp", "cp", "ep", "contention", "host")
 #: what the step still needs of its stages
 KEPT = (
-    *("slow", "total", "forward share", "working", "stage layers", "dp", "edp"),
-    *("dense parameters", "expert parameters", "reduce dp", "reduce edp", "gather dp", "gather edp"),
+    *("slow", "total", "forward share", "stage layers", *footprint.LOADS),
+    *("reduce dp", "reduce edp", "gather dp", "gather edp"),
 )
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """What stays fixed while strategies vary: model, cluster, workload and the chip with its kernels."""
-
-    model: Model
-    cluster: Cluster
-    work: TrainWorkload
-    chip: Chip
-
-    @classmethod
-    def of(cls, model: Model, cluster: Cluster, work: TrainWorkload) -> "TrainJob":
-        """Bind the four together."""
-        return cls(
-            model, cluster, work, chip(cluster.accelerator, recipe(work.precision, training=True), sustained=True)
-        )
-
-
-def _collective(job: TrainJob, op: str, size_bytes: Column, members: Column) -> Column:
-    return collective_s(op, size_bytes, members, path(job.cluster, op, "nccl"), "nccl")
-
-
-def _layer(
-    job: TrainJob, kind: LayerKind, cols: Mapping[str, Column], members: Mapping[str, Column]
-) -> dict[str, Column]:
-    """Seconds and bytes of one layer of a kind, per micro-batch: forward, backward, what recomputing adds."""
-    work, h = job.work, job.model.hidden
-    tp, ep, etp = cols["tp"], cols["ep"], cols["etp"]
-    split = np.where(cols["sp"] > 0, tp, 1.0)  # norms and residuals are sharded under sequence parallelism only
-    t = cols["micro_batch"] * work.sequence / cols["cp"]
-    operators = [
-        norm("attention norm", t, h, split),
-        *sequence_attention(kind.attention, h, t, work.sequence, tp, causal=work.causal, fused=work.fused_attention),
-        norm("mlp norm", t, h, split),
-        *feed_forward(kind.mlp, h, t, tp, ep, etp, tokens_in_group=t / tp * ep),
-    ]
-    out: dict[str, Column] = {}
-    zero = np.zeros_like(tp)
-    for name in COMPUTE:
-        out[f"forward {name}"] = out[f"backward {name}"] = zero
-    out["redo selective"] = out["column backward"] = zero
-    out["saved none"] = out["saved selective"] = zero
-    for op in operators:
-        ahead = forward_s(op, job.chip)
-        if op.role == "experts":
-            ahead = ahead * work.imbalance
-        out[f"forward {op.term}"] = out[f"forward {op.term}"] + ahead
-        back = backward_s(op, job.chip) * (work.imbalance if op.role == "experts" else 1.0)
-        out[f"backward {op.term}"] = out[f"backward {op.term}"] + back
-        out["redo selective"] = out["redo selective"] + (ahead if op.selective else 0.0)
-        hides = work.tp_overlap and op.column_parallel
-        out["column backward"] = out["column backward"] + (back if hides else 0.0)
-        out["saved none"] = out["saved none"] + column(op.saved_bytes)
-        out["saved selective"] = out["saved selective"] + (0.0 if op.selective else column(op.saved_bytes))
-    out["saved full"] = ACTIVATION_BYTES * t * h / split
-    out |= _layer_communication(job, kind, cols, members, t)
-    return {name: np.broadcast_to(value, tp.shape) for name, value in out.items()}
-
-
-def _layer_communication(
-    job: TrainJob, kind: LayerKind, cols: Mapping[str, Column], members: Mapping[str, Column], t: Column
-) -> dict[str, Column]:
-    """Tensor, context and expert communication of one layer and micro-batch, before overlap.
-
-    Sequence parallelism gathers before and reduce-scatters after each of attention and MLP (Korthikanti 2205.05198 §4.2.2);
-    backward gathers the inputs once more for the weight gradient. Without it, each direction all-reduces. Megatron-Core
-    hides the second gather behind the input's gradient and the reduction behind the weight's
-    (`LinearWithGradAccumulationAndAsyncCommunication`): these are `hideable tp`. Context parallelism gathers keys and
-    values. Experts dispatch and combine in each direction; gradients travel in the combine's format.
-    """
-    h = job.model.hidden
-    moe = kind.mlp if isinstance(kind.mlp, Moe) else None
-    sharded = 1.0 + (1.0 if moe is None or moe.shared_intermediate else 0.0)
-    boundary = ACTIVATION_BYTES * t * h
-    gather = _collective(job, "all_gather", boundary, members["tp"])
-    scatter = _collective(job, "reduce_scatter", boundary, members["tp"])
-    reduce = _collective(job, "all_reduce", boundary, members["tp"])
-    sharp = cols["sp"] > 0
-    keys = ACTIVATION_BYTES * t * cols["cp"] * kv_width(kind.attention, cols["tp"])
-    kv_gather = _collective(job, "all_gather", keys, members["cp"])
-    kv_scatter = _collective(job, "reduce_scatter", keys, members["cp"])
-    out = {
-        "forward tp": sharded * np.where(sharp, gather + scatter, reduce),
-        "backward tp": sharded * np.where(sharp, gather, 0.0),
-        "hideable tp": sharded * np.where(sharp, gather + scatter, reduce),
-        "forward cp": kv_gather,
-        "backward cp": kv_gather + kv_scatter,
-        "forward ep": np.zeros_like(t),
-        "backward ep": np.zeros_like(t),
-        "lent": np.zeros_like(t),
-    }
-    if moe is not None:
-        swap = exchange_s(
-            job.cluster, moe, h, t / cols["tp"], members["ep"], job.chip.recipe, name="auto", phase="train"
-        )
-        rows = ACTIVATION_BYTES * t / cols["tp"] * moe.topk * h * cols["etp"]
-        shared = _collective(job, "all_gather", rows, members["etp"])
-        shared = shared + _collective(job, "reduce_scatter", rows, members["etp"])
-        out["forward ep"] = (swap["dispatch"] + swap["combine"]) * job.work.imbalance
-        out["backward ep"] = 2.0 * swap["combine"] * job.work.imbalance
-        lent = [EXCHANGES[name].sm_share or 0.0 for name in candidates("auto", "train")]
-        out["lent"] = np.array(lent)[swap["kernels"].astype(np.int64)]
-        out["forward tp"] = out["forward tp"] + shared
-        out["backward tp"] = out["backward tp"] + shared
-    return out
-
-
-def layer_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
-    """Price every layer kind and the head on the columns that these depend on."""
-    members = {name: group_members(job.cluster, cols, name) for name in ("tp", "cp", "ep", "etp")}
-    out: dict[str, Column] = {}
-    for index, kind in enumerate(job.model.layers):
-        out |= {f"{index} {name}": value for name, value in _layer(job, kind, cols, members).items()}
-    t = cols["micro_batch"] * job.work.sequence / cols["cp"]
-    last = head(job.model.hidden, job.model.vocab, t, cols["tp"])
-    out["forward head"] = total(forward_s(op, job.chip) for op in last)
-    out["backward head"] = total(backward_s(op, job.chip) for op in last)
-    out["saved head"] = total(column(op.saved_bytes) for op in last)
-    return out
 
 
 def link_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
     """Price the hop between stages and the reduction of the fullest stage's gradients."""
-    t = cols["micro_batch"] * job.work.sequence / cols["cp"]
+    t = tokens(job, cols)
     spans = group_members(job.cluster, cols, "pp")
     hop_bytes = ACTIVATION_BYTES * t * job.model.hidden / cols["tp"]
     hop = farthest(hop_bytes, spans, path(job.cluster, "send_recv", "nccl"))
     out = {"hop": np.where(cols["pp"] > 1, hop, 0.0), **memory.stage_parameters(job.model, cols)}
     for group, held in (("dp", out["dense parameters"]), ("edp", out["expert parameters"])):
         members = group_members(job.cluster, cols, group)
-        out[f"reduce {group}"] = _collective(job, "reduce_scatter", job.work.gradient_bytes * held, members)
-        out[f"gather {group}"] = _collective(job, "all_gather", ACTIVATION_BYTES * held, members)
+        out[f"reduce {group}"] = collective(job, "reduce_scatter", job.work.gradient_bytes * held, members)
+        out[f"gather {group}"] = collective(job, "all_gather", ACTIVATION_BYTES * held, members)
         out[group] = members[-1]
     return out
 
 
-def _exposed(prices: Mapping[str, Column], index: int, cols: Mapping[str, Column]) -> dict[str, Column]:
-    """One layer's seconds by term, forward and backward together, with recomputation and overlap applied."""
+def _timed(
+    job: TrainJob, prices: Mapping[str, Column], cols: Mapping[str, Column]
+) -> tuple[list[dict[str, Column]], list[Column], tuple[Column, Column]]:
+    """Return the terms of one layer of each kind, its seconds, and the seconds of the last stage's end by direction."""
+    per_layer = [exposed(job, prices, index, cols) for index in range(len(job.model.layers))]
+    times = [total(layer[name] for name in layer if _shown(name)) for layer in per_layer]
+    modules = modules_trained(job)
+    ahead, back = (
+        (1.0 + modules) * prices[f"{way} head"] + modules * prices[f"{way} mtp"] for way in ("forward", "backward")
+    )
+    return per_layer, times, (ahead, back)
 
-    def get(name: str) -> Column:
-        return prices[f"{index} {name}"]
 
-    ahead = total(get(f"forward {name}") for name in COMPUTE)
-    back = total(get(f"backward {name}") for name in COMPUTE)
-    full, selective = cols["recompute"] == RECOMPUTE.index("full"), cols["recompute"] == RECOMPUTE.index("selective")
-    redo_comm = get("forward tp") + get("forward cp") + get("forward ep")
-    redo = np.where(full, ahead + redo_comm, np.where(selective, get("redo selective"), 0.0))
-    core = get("forward attention core") + get("backward attention core")
-    cp = get("forward cp") + get("backward cp")
-    ep = get("forward ep") + get("backward ep")
-    slowed = (ahead + back) / (1.0 - get("lent"))  # multiprocessors of the exchange, while another micro-batch computes
-    out = {name: get(f"forward {name}") + get(f"backward {name}") for name in COMPUTE}
-    out |= {
-        "recompute": redo,
-        "tp": get("forward tp") + get("backward tp") + np.maximum(get("hideable tp") - get("column backward"), 0.0),
-        "busy tp": get("forward tp") + get("backward tp") + get("hideable tp"),
-        "cp": np.maximum(cp - core, 0.0),
-        "ep": np.where(cols["ep_overlap"] > 0, np.maximum(ep - slowed, 0.0), ep),
-        "contention": np.where(cols["ep_overlap"] > 0, slowed - (ahead + back), 0.0),
-        "busy cp": cp,
-        "busy ep": ep,
-    }
-    out["forward share"] = ahead + get("forward tp") + np.where(cols["ep_overlap"] > 0, 0.0, get("forward ep"))
-    return out
+def _shown(name: str) -> bool:
+    """Whether a price of a layer is a term of the step."""
+    return not name.startswith("busy") and not name.endswith("share")
+
+
+def modules_trained(job: TrainJob) -> float:
+    """Multi-token-prediction modules that are trained."""
+    return float(job.model.mtp_layers if job.work.software.mtp else 0)
 
 
 def stage_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
-    """Place the layers on the stages: everything that does not depend on the schedule and ZeRO stage."""
+    """Add the layers up: everything that does not depend on their placement, the schedule and ZeRO stage.
+
+    A multi-token-prediction module is one more layer of the last kind with a projection and a head of its own; all of
+    it sits on the last stage (DeepSeek-V3, 2412.19437 §2.2).
+    """
     prices = cols.on_distinct(LAYER_AXES, lambda sub: layer_prices(job, sub))
     links = cols.on_distinct(LINK_AXES, lambda sub: link_prices(job, sub))
-    kinds = job.model.layers
-    per_layer = [_exposed(prices, index, cols) for index in range(len(kinds))]
-    names = [name for name in per_layer[0] if not name.startswith(("busy", "forward"))]
+    kinds, modules = job.model.layers, modules_trained(job)
+    per_layer, times, (ahead, back) = _timed(job, prices, cols)
+    counts = [kind.count + modules * (kind is kinds[-1]) for kind in kinds]
     out = {
-        name: total(kind.count * layer[name] for kind, layer in zip(kinds, per_layer, strict=True))
+        name: total(count * layer[name] for count, layer in zip(counts, per_layer, strict=True))
         for name in per_layer[0]
     }
-    times = [total(layer[name] for name in names) for layer in per_layer]
-    head_s = prices["forward head"] + prices["backward head"]
-    out["head"] = out["head"] + head_s
-    out["forward share"] = out["forward share"] + prices["forward head"]
-    out["total"] = total(out[name] for name in names)
-    out["slow"] = slowest_stage(times, [kind.count for kind in kinds], cols["pp"], last=head_s)
-    return out | links | memory.stage_activations(job.model, cols, prices, RECOMPUTE)
+    out["head"] = out["head"] + ahead + back
+    out["forward share"] = out["forward share"] + ahead
+    out["total"] = total(value for name, value in out.items() if _shown(name))
+    out |= {f"layer {index}": seconds for index, seconds in enumerate(times)}
+    out["end"] = ahead + back + modules * times[-1]
+    return out | links
 
 
-def _reduction(s: Mapping[str, Column], cols: Mapping[str, Column]) -> tuple[Column, Column]:
+def _slowest(job: TrainJob, s: Mapping[str, Column], cols: Mapping[str, Column]) -> Column:
+    """Seconds of the slowest stage when the layers are placed on pp stages of vpp chunks."""
+    kinds = job.model.layers
+    return slowest_stage(
+        [s[f"layer {index}"] for index in range(len(kinds))],
+        [kind.count for kind in kinds],
+        cols["pp"],
+        last=s["end"],
+        chunks=cols["vpp"],
+        order=layer_order(job.model) if job.model.pattern else (),
+    )
+
+
+def placement(job: TrainJob, cols: Columns) -> Layout:
+    """Return which layers of one strategy sit on which virtual stage, as the step places them."""
+    cols = cols.filled(DEFAULTS)
+    _, times, (ahead, back) = _timed(job, layer_prices(job, cols), cols)
+    modules = job.model.mtp_layers if job.work.software.mtp else 0
+    last_s = float(ahead[0] + back[0] + modules * times[-1][0])
+    per_kind = [float(seconds[0]) for seconds in times]
+    stages, chunks = int(cols["pp"][0]), int(cols["vpp"][0])
+    return place(layer_order(job.model), per_kind, stages, chunks, last=last_s, mtp=modules)
+
+
+def _reduction(job: TrainJob, s: Mapping[str, Column], cols: Mapping[str, Column]) -> tuple[Column, Column]:
     """Gradient reduction and parameter gathering: (busy, exposed) seconds.
 
     The reduce-scatter hides behind the backward of the last micro-batch, the gather behind the forward of the first, all
     but the last (first) layer's bucket. Interleaving widens the window to ``min(m, pp)·(1 − 1/vpp)`` stage times. ZeRO 2
     keeps no whole gradient, so it reduces after every backward; ZeRO 3 also gathers before every forward and backward.
+    Interleaving runs a chunk on pp micro-batches in a row, which share one reduction and one gathering (2211.05953 §3).
+    Frozen weights have no gradient.
     """
     m = s["microbatches"]
     reduce, gather = s["reduce dp"] + s["reduce edp"], s["gather dp"] + s["gather edp"]
     often, whole = cols["zero"] >= 2, cols["zero"] >= 3
-    reduce, gather = reduce * np.where(often, m, 1.0), gather * np.where(whole, 2.0 * m, 1.0)
+    runs = np.where(cols["vpp"] > 1, np.ceil(m / cols["pp"]), m)
+    reduce, gather = reduce * np.where(often, runs, 1.0), gather * np.where(whole, 2.0 * runs, 1.0)
+    if job.work.software.trains != "all":
+        reduce, gather = 0.0 * reduce, gather * whole
+    if not job.does("dp_overlap"):
+        return reduce + gather, reduce + gather
     forward = s["slow"] * s["forward share"] / s["total"]
     backward = s["slow"] - forward
     layers = np.maximum(s["stage layers"], 1.0)
     widen = np.where(cols["vpp"] > 1, np.minimum(m, cols["pp"]) * (1.0 - 1.0 / cols["vpp"]), 1.0)
     inner = 1.0 - 1.0 / layers
-    exposed = np.maximum(reduce - backward * inner * np.where(often, m, widen), reduce / layers)
-    exposed = exposed + np.maximum(gather - forward * inner * np.where(whole, m, widen), gather / layers)
-    return reduce + gather, exposed
+    shown = np.maximum(reduce - backward * inner * np.where(often, m, widen), reduce / layers)
+    shown = shown + np.maximum(gather - forward * inner * np.where(whole, m, widen), gather / layers)
+    return reduce + gather, shown
+
+
+def _bubbles(cols: Mapping[str, Column], microbatches: Column, *times: ColumnLike) -> Column:
+    """Bubble of each row by its schedule; `times`: forward, backward, hop and weight gradient of a stage.
+
+    Interleaving with hops that outlast a chunk is priced by its closed form, which is then a lower bound.
+    """
+    rows = np.broadcast_arrays(cols["pp"], microbatches, cols["vpp"], *(column(time) for time in times))
+    out = np.array(PIPELINES["interleaved"].bubble_s(*rows))
+    codes = cols["schedule"]
+    for code in np.unique(codes[codes > 0]).astype(int).tolist():
+        mine = codes == code
+        out[mine] = bubble_s(SCHEDULES[code], *(row[mine] for row in rows))[0]
+    return column(np.where(cols["pp"] > 1, out, 0.0))
 
 
 def pipeline_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
@@ -259,19 +191,20 @@ def pipeline_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
     The closed form of the schedule takes equal stages; it gets the mean of the others, which fills and drains the pipe.
     """
     s = cols.on_distinct(STAGE_AXES, lambda sub: stage_prices(job, sub))
+    s["slow"] = _slowest(job, s, cols)
     pp, vpp = cols["pp"], cols["vpp"]
     m = job.work.global_batch / (cols["dp"] * cols["micro_batch"])
     share = m / pp
     out = {f"term {name}": s[name] * share for name in NAMED}
     out["term imbalance"] = np.where(pp > 1, m * np.maximum(s["slow"] - s["total"] / pp, 0.0), 0.0)
-    ahead = s["forward share"] / s["total"]
+    ahead, weights = s["forward share"] / s["total"], s["weights share"] / s["total"]
     rest = (s["total"] - s["slow"]) / np.maximum(pp - 1.0, 1.0)
-    bubble_s = SCHEDULES["interleaved"].bubble_s  # is 1F1B where vpp is 1
-    shape = (pp, m, vpp, rest * ahead, rest * (1.0 - ahead))
-    out["term bubble"] = bubble_s(*shape, 0.0)
-    out["term pp"] = bubble_s(*shape, s["hop"]) - out["term bubble"]
+    given = (rest * ahead, rest * (1.0 - ahead))
+    out["term bubble"] = _bubbles(cols, m, *given, 0.0, rest * weights)
+    waits = np.where(pp > 1, 2.0 * m * vpp * job.engine.boundary_s, 0.0)
+    out["term pp"] = _bubbles(cols, m, *given, s["hop"], rest * weights) - out["term bubble"] + waits
     out |= {f"busy {name}": s[f"busy {name}"] * share for name in ("tp", "cp", "ep")} | {"microbatches": m}
-    out["peak activations"] = memory.peak_activations(s, cols, m)
+    s |= footprint.stage_loads(job.model, job.work, cols, SCHEDULES)
     return out | {name: s[name] for name in KEPT}
 
 
@@ -285,16 +218,23 @@ def price(job: TrainJob, cols: Columns) -> Priced:
     Returns
     -------
     Priced
-        `seconds` per step; terms by operator kind, communication, `imbalance` of the stages, `bubble`, `dp`, `optimizer`.
+        `seconds` per step; terms by operator kind, communication, `host`, `contention` (what hidden communication takes
+        from the work that hides it), `imbalance` of the stages, `bubble`, `dp`, `optimizer`, `step`.
     """
     cols = cols.filled(DEFAULTS)
     s = cols.on_distinct(PIPELINE_AXES, lambda sub: pipeline_prices(job, sub))
     terms = {name: s[f"term {name}"] for name in (*NAMED, "imbalance", "bubble", "pp")}
     busy = terms | {name: s[f"busy {name}"] for name in ("tp", "cp", "ep")}
-    busy["dp"], terms["dp"] = _reduction(s, cols)
-    terms["optimizer"] = busy["optimizer"] = memory.optimizer_traffic(s, cols) / (
-        job.chip.accelerator.hbm_Bps * job.chip.kernels["bf16"].hbm_efficiency
-    )
+    busy["dp"], terms["dp"] = _reduction(job, s, cols)
+    terms["contention"] = terms["contention"] + job.fitted.shared["contention"] * (busy["dp"] - terms["dp"])
+    updated_bytes = memory.UPDATE_TRAFFIC * footprint.updated_parameters(s, cols)
+    streamed_Bps = job.chip.accelerator.hbm_Bps * job.chip.kernels["bf16"].hbm_efficiency
+    terms["optimizer"] = updated_bytes / streamed_Bps * (job.work.software.trains == "all")
+    terms["step"] = np.full_like(terms["dp"], job.fitted.shared["step_s"])
+    installed = job.work.software.installation
+    terms = {name: installed * value for name, value in terms.items()}
+    busy |= {name: terms[name] for name in ("contention", "optimizer", "step")}
+    busy = {name: np.maximum(value, terms[name]) for name, value in busy.items()}
     seconds = total(terms.values())
     used = cols["tp"] * cols["cp"] * cols["pp"] * cols["dp"]
     flops = 3.0 * model_flops(job) * job.work.tokens / (seconds * used)
@@ -305,7 +245,7 @@ def price(job: TrainJob, cols: Columns) -> Priced:
         "mfu": flops / job.chip.peak(job.chip.format("mlp")),
         "mfu_bf16": flops / job.chip.accelerator.peak_flops["bf16"],
     }
-    return Priced(seconds, terms, busy, memory.step_memory(s, cols, job.work), extra)
+    return Priced(seconds, terms, busy, footprint.step_memory(s, cols, job.work), extra)
 
 
 def model_flops(job: TrainJob) -> float:

@@ -1,12 +1,12 @@
 """Validation: price every measured case and print how far off the model is, row by row and group by group.
 
-The predictions come from constants that were fitted to microbenchmarks (matrix products, collectives), never to
-training runs; so each training row is out of sample.
+A shipped training run is priced with constants that have not seen its configuration: those of the part of the
+cross-validation that it lies in (`parallel.training_fit`). Anyone's own runs get the shipped constants.
 """
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,25 +14,27 @@ from typing import Any, Final
 
 import numpy as np
 
-from clusters import kernels, measurements
-from clusters.build import Cluster, build
+from clusters import kernels, measurements, software
+from clusters.build import Cluster
 from clusters.tunings import CONSTANTS as LINK_CONSTANTS
 from clusters.tunings import tuning
-from parallel import cases, scoring
+from parallel import cases, footprint, scoring
 from parallel.case_files import faults
 from parallel.cases import Skip, TrainingCase
 from parallel.models import Moe
+from parallel.precision import recipe
 from parallel.priced import Priced
-from parallel.strategy import Columns
-from parallel.training import TrainJob, price
+from parallel.roofline import chip
+from parallel.training_rows import Block
 from topo.columns import Column
 from topo.errors import Fault, SpecError
 
 Json = Mapping[str, Any]
 Progress = Callable[..., None]
 
-NO_INTERVAL: Final = "no residuals of training runs are stored: the constants come from microbenchmarks"
-OUT_OF_SAMPLE: Final = "no constant is fitted to training runs, so every row is out of sample as it stands"
+NO_INTERVAL: Final = "no residuals of such runs are stored"
+NO_MEMORY_FIT: Final = "no constant is fitted to memory readings, so every row is out of sample as it stands"
+UNSEEN: Final = "the constants were fitted to the shipped runs, not to these rows"
 RUNGS: Final = ("auto", "closed", "closed-form")
 COLLECTIVES: Final = ("all_gather", "reduce_scatter", "send_recv")
 """What a training step asks of a link, beside the expert exchange."""
@@ -59,9 +61,14 @@ class Target:
 
 
 def _held(priced: Priced, rows: list[Json]) -> Column:
-    """Bytes per accelerator as the readings of the rows count them: with the reserve only on the device's own meter."""
-    reserve = np.array([0.0 if cases.counts_reserve(row) else 1.0 for row in rows])
-    return priced.memory_bytes - reserve * priced.memory["reserve"]
+    """Bytes per accelerator as the readings of the rows count them.
+
+    What the allocator hands out; what it reserves beyond (`footprint.SLACK`); or all that the device's own meter shows.
+    """
+    slack = np.array([footprint.SLACK if cases.counts_slack(row) else 0.0 for row in rows])
+    reserve = np.array([1.0 if cases.counts_reserve(row) else 0.0 for row in rows])
+    handed_out = priced.memory_bytes - priced.memory["reserve"]
+    return handed_out * (1.0 + slack) + reserve * priced.memory["reserve"]
 
 
 TARGETS: Final[Mapping[str, Target]] = {
@@ -79,6 +86,7 @@ TARGETS: Final[Mapping[str, Target]] = {
 TABLES: Final[Mapping[str, str]] = {
     "gemm": "parallel.validation_gemm",
     "moe": "parallel.validation_moe",
+    "serving": "parallel.validation_serving",
     "collectives": "parallel.validation_collectives",
     "testbed": "parallel.validation_testbed",
 }
@@ -126,17 +134,37 @@ def validate(
     target = TARGETS[set_name]
     document = _read(file, target)
     rows, priced = _rows(document, target, progress)
-    figures, groups = scoring.summary(rows)
-    return {
+    out = {
         "set": set_name,
         "file": str(file) if file is not None else target.file,
-        "summary": figures,
-        "groups": groups,
-        "constants": _constants(priced),
-        "leave_one_source_out": {"note": OUT_OF_SAMPLE, **figures},
+        "constants": _constants(priced, set_name, shipped=file is None),
         "skips": dict(cases.SKIPS),
+        "leave_one_source_out": {"note": NO_MEMORY_FIT if set_name == "memory" else UNSEEN},
         "rows": rows,
     }
+    if set_name == "training":
+        out |= _training(document, rows, shipped=file is None)
+    figures, groups = scoring.summary(rows)
+    return {**out, "summary": figures, "groups": groups}
+
+
+def _training(document: Json, rows: list[dict[str, Any]], *, shipped: bool) -> dict[str, Any]:
+    """Give the rows their intervals; price shipped ones with constants that have not seen them, and score that."""
+    from parallel import training_rows, validation_training
+
+    found = training_rows.rows_of(document)
+    scored = [row for row in rows if row["predicted"] is not None]
+    held = validation_training.regimes(found)
+    figures = scoring.score(scored)
+    if shipped:
+        for row, case, seconds in zip(scored, found.cases, validation_training.by_part(found), strict=True):
+            row |= {"predicted": float(seconds), "ape": scoring.ape(float(seconds), row["measured"])}
+            row["not_fitted"] = validation_training.set_aside(case)
+    for row, case, name in zip(scored, found.cases, held, strict=True):
+        source = training_rows.source_of(case) if shipped else "all"
+        row["interval"] = software.interval(row["predicted"], name, source)
+        row["interval_note"] = None if row["interval"] else NO_INTERVAL
+    return {"in_sample": figures, **validation_training.blocks(found, scored)} if shipped else {}
 
 
 def _check(set_name: str, fidelity: str | None, topologies: str | Path | None) -> None:
@@ -152,6 +180,11 @@ def _check(set_name: str, fidelity: str | None, topologies: str | Path | None) -
         found.append(Fault("topologies", str(topologies), "rows of this set name their hardware", "leave it out"))
     if found:
         raise SpecError(found)
+
+
+def read_cases(file: str | Path) -> Json:
+    """Return the training cases of a file; SpecError if it cannot be read or holds none."""
+    return _read(file, TARGETS["training"])
 
 
 def _read(file: str | Path | None, target: Target) -> Json:
@@ -190,14 +223,15 @@ def _rows(
             continue
         row["notes"] = list(inputs.notes)
         row["accelerator"] = inputs.cluster.accelerator
-        key = (inputs.model.name, inputs.cluster, inputs.work)
-        blocks[key].append((len(rows) - 1, case, inputs))
+        blocks[(inputs.model.name, inputs.cluster, inputs.work)].append((len(rows) - 1, case, inputs))
     priced = []
-    for done, block in enumerate(blocks.values(), start=1):
-        for index, value, cluster, inputs in _price(block, target):
+    for done, held in enumerate(blocks.values(), start=1):
+        block = Block.of([index for index, _, _ in held], [inputs for _, _, inputs in held])
+        values = np.broadcast_to(target.predicted(block.price(), [case for _, case, _ in held]), (len(held),))
+        for index, inputs, value in zip(block.rows, block.inputs, values.tolist(), strict=True):
             rows[index] |= {"predicted": value, "ape": scoring.ape(value, rows[index]["measured"])}
             rows[index]["interval_note"] = NO_INTERVAL
-            priced.append((inputs, cluster))
+            priced.append((inputs, block.cluster))
         if progress is not None:
             progress(done, len(blocks))
     return rows, priced
@@ -225,27 +259,13 @@ def _row(case: Json, document: Json, target: Target, measured: float | None) -> 
     }
 
 
-def _price(
-    block: list[tuple[int, Json, TrainingCase]], target: Target
-) -> Iterator[tuple[int, float, Cluster, TrainingCase]]:
-    """Price the cases that share model, cluster and workload as one block of columns."""
-    first = block[0][2]
-    cluster = build(first.cluster)
-    names = [name for name, _ in first.strategy]
-    columns = Columns.of(**{name: [dict(inputs.strategy)[name] for _, _, inputs in block] for name in names})
-    priced = price(TrainJob.of(first.model, cluster, first.work), columns)
-    values = np.broadcast_to(target.predicted(priced, [case for _, case, _ in block]), (len(block),))
-    for (index, _, inputs), value in zip(block, values, strict=True):
-        yield index, float(value), cluster, inputs
-
-
-def _constants(priced: list[tuple[TrainingCase, Cluster]]) -> dict[str, int]:
-    """Count the fitted constants behind some predictions, each set once, however many parts borrow it."""
+def _constants(priced: list[tuple[TrainingCase, Cluster]], set_name: str, *, shipped: bool) -> dict[str, int]:
+    """Count the constants behind some predictions, each set once, however many parts borrow it."""
     jobs = {(inputs.work.precision, cluster.accelerator.name): (inputs, cluster) for inputs, cluster in priced}
     kernel_sets = set()
     for inputs, cluster in jobs.values():
-        chip = TrainJob.of(inputs.model, cluster, inputs.work).chip
-        kernel_sets |= {tuple(getattr(model, name) for name in kernels.CONSTANTS) for model in chip.kernels.values()}
+        used = chip(cluster.accelerator, recipe(inputs.work.precision, training=True))
+        kernel_sets |= {tuple(getattr(model, name) for name in kernels.CONSTANTS) for model in used.kernels.values()}
     asked = set()
     for inputs, cluster in priced:
         routed = any(isinstance(kind.mlp, Moe) for kind in inputs.model.layers)
@@ -253,14 +273,11 @@ def _constants(priced: list[tuple[TrainingCase, Cluster]]) -> dict[str, int]:
             asked |= {(tier.link, op, "nccl") for op in COLLECTIVES}
             asked |= {(tier.link, f"moe_{step}", "normal") for step in ("dispatch", "combine") if routed}
     links = {tuning(*key).model for key in asked}
-    table = kernels.table()
-    sources = {
-        name if name in table["measured"] else table["fallback"].get(name, table["fallback"]["default"])["like"]
-        for _, name in jobs
-    }
+    training = software.document() if priced and set_name == "training" else {"spread": {}, "frozen": {}}
     counts = {
         "kernels": len(kernels.CONSTANTS) * len(kernel_sets),
-        "clocks": sum(table["measured"][name].get("sustained", 1.0) != 1.0 for name in sources),
         "links": len(LINK_CONSTANTS) * len(links),
+        "training": len(training["spread"]),
     }
-    return {"fitted": sum(counts.values()), **counts, "fitted_to_these_rows": 0}
+    frozen = {"training_frozen": len(training["frozen"]), "fitted_to_these_rows": counts["training"] if shipped else 0}
+    return {"fitted": sum(counts.values()), **counts, **frozen}

@@ -1,7 +1,11 @@
 """What is asked of a cluster: one training step, one prefill, one decode; every field with its unit and default."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Final
 
+from clusters.software import training_constants
 from topo.errors import Fault, SpecError
 
 
@@ -14,6 +18,90 @@ def _positive(record: object, *names: str) -> list[Fault]:
     return faults
 
 
+TP_OVERLAPS: Final[Mapping[str, str]] = {
+    "none": "nothing hides",
+    "backward": "the second gather and the reduction of backward hide behind gradients (Megatron-LM since 2021)",
+    "chunked": "each product works on one rank's piece while the next one travels (Transformer Engine userbuffers)",
+}
+GRAPHS: Final[Mapping[str, tuple[str, ...]]] = {
+    "none": (),
+    "router": ("router",),
+    "attention": ("attention", "attention core", "router"),
+    "mlp": ("mlp",),
+    "full": ("attention", "attention core", "mlp", "shared expert", "router", "experts", "vector", "head"),
+}
+"""What CUDA graphs replay -> the terms whose kernels cost the host nothing."""
+DISPATCHERS: Final[Mapping[str, str]] = {
+    "auto": "the fastest kernels of `parallel.exchange` that reach the group",
+    "alltoall": "NCCL's all-to-all of every routed row",
+}
+TRAINS: Final = ("all", "lora")
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """The software that trains. "engine" stands for what the engine class does by default.
+
+    Attributes
+    ----------
+    engine : class of the software, a key of `clusters.software`'s engines
+    attention : kernel of the attention core, `unfused`, or a key of `clusters.software`'s attention
+    tp_overlap : how tensor-parallel communication hides, a key of `TP_OVERLAPS`
+    dp_overlap : whether gradients are reduced behind the backward pass; None: as the engine does
+    graphs : what CUDA graphs replay, a key of `GRAPHS`
+    dispatcher : what carries the expert exchange, a key of `DISPATCHERS`
+    framework : what it keeps in memory, a key of `parallel.frameworks.FRAMEWORKS`
+    compiled : whether a compiler fuses the memory-bound operations and the loss (`torch.compile`)
+    trains : `all` weights, or `lora`: adapters beside frozen weights
+    mtp : whether the model's multi-token-prediction modules are trained
+    installation : measured over predicted seconds of one run of yours (`podscale calibrate training`)
+    """
+
+    engine: str = "megatron-core"
+    attention: str = "engine"
+    tp_overlap: str = "engine"
+    dp_overlap: bool | None = None
+    graphs: str = "none"
+    dispatcher: str = "auto"
+    framework: str = "engine"
+    compiled: bool = False
+    trains: str = "all"
+    mtp: bool = True
+    installation: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no engine does, every fault at once."""
+        faults = _positive(self, "installation")
+        for name, known in _choices().items():
+            value = getattr(self, name)
+            if value not in known:
+                near = get_close_matches(str(value), known, 1)
+                remedy = f"did you mean {near[0]}" if near else f"choose one of {', '.join(known)}"
+                faults.append(Fault(name, value, "is not known", remedy))
+        if faults:
+            raise SpecError(faults)
+
+    def settled(self, name: str) -> Any:
+        """Return a field, or what the engine does where the field leaves it to the engine.
+
+        >>> Software().settled("tp_overlap"), Software(tp_overlap="none").settled("tp_overlap")
+        ('chunked', 'none')
+        """
+        value = getattr(self, name)
+        return getattr(training_constants().engines[self.engine], name) if value in ("engine", None) else value
+
+
+def _choices() -> dict[str, tuple[str, ...]]:
+    return {
+        "engine": tuple(training_constants().engines),
+        "attention": ("engine", "unfused", *training_constants().attention),
+        "tp_overlap": ("engine", *TP_OVERLAPS),
+        "graphs": tuple(GRAPHS),
+        "dispatcher": tuple(DISPATCHERS),
+        "trains": TRAINS,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class TrainWorkload:
     """One optimizer step of pre-training.
@@ -24,28 +112,44 @@ class TrainWorkload:
     global_batch : sequences per step
     precision : recipe name, see `parallel.precision.RECIPES`
     causal : share of the attention square that is computed (0.5: a fused kernel skips the masked half)
-    fused_attention : flash attention; otherwise scores go through memory, in full
-    tp_overlap : whether backward hides tensor-parallel reductions behind weight gradients (Megatron-Core does)
+    software : what trains it
     gradient_bytes : bytes per gradient value that is kept and reduced (FP32 accumulation: 4)
     imbalance : rows of the busiest expert rank over the mean (1: balanced by the router's loss)
-    reserve_bytes : memory the driver, the communication library and the allocator keep for themselves
+    optimizer : a key of `parallel.frameworks.OPTIMIZERS`
+    offload : share of the optimizer's state that the host holds
+    offload_layers : layers of a stage whose activations the host holds
+    recompute_modules : what selective recomputation redoes, of `parallel.activations.MODULES`
+    reserve_bytes : memory that driver and communication library keep (None: counted from the framework's communicators)
     """
 
     sequence: int = 4096
     global_batch: int = 18432
     precision: str = "fp8"
     causal: float = 0.5
-    fused_attention: bool = True
-    tp_overlap: bool = True
+    software: Software = field(default_factory=Software)
     gradient_bytes: float = 4.0
     imbalance: float = 1.0
-    reserve_bytes: float = 4 * 2**30
+    optimizer: str = "adam"
+    offload: float = 0.0
+    offload_layers: int = 0
+    recompute_modules: tuple[str, ...] = ("core_attn",)
+    reserve_bytes: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a step."""
         faults = _positive(self, "sequence", "global_batch", "causal", "gradient_bytes", "imbalance")
         if faults:
             raise SpecError(faults)
+
+    @property
+    def fused_attention(self) -> bool:
+        """Whether scores stay inside a fused kernel."""
+        return bool(self.software.settled("attention") != "unfused")
+
+    @property
+    def framework(self) -> str:
+        """What the software keeps in memory: a key of `parallel.frameworks.FRAMEWORKS`."""
+        return str(self.software.settled("framework"))
 
     @property
     def tokens(self) -> float:

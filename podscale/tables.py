@@ -1,7 +1,7 @@
 """Tables of the other commands: one deployment, a validation, a list, a topology, a benchmark."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -189,9 +189,19 @@ def draw_validation(console: Console, document: Mapping[str, Any]) -> None:
         macro = {"median_ape": summary["macro_median_ape"], "p90_ape": summary.get("macro_p90_ape")}
         headline.add_row("mean over groups", *_score(macro))
     out = document.get("leave_one_source_out") or {}
-    if out.get("summary"):
-        headline.add_row("leaving its source out", *_score(out["summary"]))
+    beside = {
+        "complete rows": document.get("complete"),
+        "constants of all rows": document.get("in_sample"),
+        "leaving its source out": out.get("summary"),
+        **(document.get("blocks") or {}),
+        **(document.get("metrics") or {}),
+    }
+    for name, score in beside.items():
+        if score:
+            headline.add_row(name, *_score(score))
     console.print(headline)
+    for line in _told(document):
+        console.print(Text(line))
     if out.get("note"):
         console.print(Text(f"Leaving its source out: {out['note']}", style="dim"))
     groups = document.get("groups") or {}
@@ -207,6 +217,26 @@ def draw_validation(console: Console, document: Mapping[str, Any]) -> None:
         console.print(Text.assemble(("skipped ", "yellow"), f"{words.plural(count, 'row')}: {why}"))
     if document.get("constants") is not None:
         console.print(Text(f"Fitted constants: {_constants(document['constants'])}", style="dim"))
+
+
+def _told(document: Mapping[str, Any]) -> Iterator[str]:
+    """Write what a set says beside its errors: curves, rows of sizes not seen, one run given, the choice of mappings."""
+    if curves := document.get("curves"):
+        far = curves["count"] - round(curves["near"] * curves["count"])
+        yield (
+            f"{words.percent(curves['near'])} of {curves['count']} curves stay within 30 % at every point; "
+            f"{far} do not: see --json"
+        )
+    if given := document.get("one_run_given"):
+        yield f"One run of a source given, the others of it: median error {words.percent(given['median'])}"
+    if sweeps := document.get("sweeps"):
+        yield (
+            f"{len(sweeps['rows'])} jobs measured in several mappings: the mapping predicted best loses "
+            f"{words.percent(sweeps['mean_regret'])} on average, median rank correlation "
+            f"{sweeps['median_rank_correlation']:.2f}"
+        )
+    if unseen := (document.get("held_out") or {}).get("64 ranks"):
+        yield f"64 ranks, from constants fitted to smaller groups: median error {words.percent(unseen['macro_median_ape'])}"
 
 
 def _constants(constants: Any) -> str:

@@ -28,7 +28,11 @@ TERMS = {
 _ALWAYS = ("ep", "tp", "pp", "dp")
 _WHEN_SPLIT = ("cp", "etp", "vpp")
 _DEGREES = (*_ALWAYS, *_WHEN_SPLIT, "attention_dp")
-_USUAL: dict[str, Any] = {"micro_batch": 1, "microbatches": 1}
+_USUAL: dict[str, tuple[Any, ...]] = {
+    "micro_batch": (1,),
+    "microbatches": (1,),
+    "schedule": ("1f1b", "interleaved"),
+}
 _DETAILS = ("order", "ranks_per_domain", "ep_overlap", "sp", "precision")
 _ACRONYMS = {
     name: name.upper()
@@ -192,7 +196,7 @@ def rest_of(strategy: Mapping[str, Any], *, brief: bool = False) -> str:
     for name, value in strategy.items():
         if name in _DEGREES or value in (None, "", "none", 0, False) or isinstance(value, Mapping | list | tuple):
             continue
-        if brief and (name in _DETAILS or value == _USUAL.get(name)):
+        if brief and (name in _DETAILS or value in _USUAL.get(name, ())):
             continue
         said = f"{value:,}" if isinstance(value, int) else figures(value) if isinstance(value, float) else str(value)
         parts.append(phrase(name) if value is True else f"{phrase(name)} {said}")

@@ -32,7 +32,18 @@ def _collectives(file: Path, out: Path, progress: Progress | None, **told: Any) 
     return calibrate_file(file, out, progress, **told)
 
 
-KINDS: dict[str, Callable[..., dict[str, Any]]] = {"collectives": _collectives, "gemm": _gemm}
+def _training(file: Path, out: Path, progress: Progress | None) -> dict[str, Any]:
+    """Fit the factor of an installation to its own runs."""
+    from parallel.installation import calibrate_file
+
+    return calibrate_file(file, out, progress)
+
+
+KINDS: dict[str, Callable[..., dict[str, Any]]] = {
+    "collectives": _collectives,
+    "gemm": _gemm,
+    "training": _training,
+}
 """What can be fitted -> the function that fits a file of it and writes the constants."""
 
 TAKES = {"collectives": ("ranks", "op", "cluster")}

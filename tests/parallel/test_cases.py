@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.measurements import read_json
-from parallel import cases
+from parallel import case_software, cases
 from parallel.case_files import faults
 from parallel.cases import Skip
-from parallel.training import RECOMPUTE
+from parallel.layer import RECOMPUTE
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def test_a_case_becomes_the_strategy_that_its_source_prints(case, shipped):
         "tp": 4, "pp": 16, "vpp": 8, "cp": 1, "ep": 1, "etp": 1, "dp": 4, "micro_batch": 1, "zero": 1
     }  # fmt: skip
     assert RECOMPUTE[int(strategy["recompute"])] == "none"
-    assert (found.work.sequence, found.work.global_batch, found.work.precision) == (8192, 1536, "fp8")
+    assert (found.work.sequence, found.work.global_batch, found.work.precision) == (8192, 1536, "mxfp8")
     assert found.model.name == "llama31_405b"
-    assert found.work.fused_attention
+    assert found.work.software.settled("attention") == "fused"
 
 
 def test_racks_of_72_run_as_64_where_the_job_is_a_power_of_two(case, shipped):
@@ -85,13 +85,14 @@ def test_domains_are_whole_and_no_larger_than_the_racks(gpus, domain):
 @pytest.mark.parametrize(
     ("text", "recipe", "gradient_bytes"),
     [
-        ("bf16", "bf16", 4.0),
+        ("bf16", "bf16", 2.0),
         ("bf16 (fp32 grad accum)", "bf16", 4.0),
         ("amp_bf16", "bf16", 2.0),
         ("fp16 (fp16 grad accum)", "bf16", 2.0),
-        ("fp8 (delayed scaling, hybrid)", "fp8", 4.0),
-        ("mxfp8", "fp8", 4.0),
-        ("nvfp4 (config *_fp4)", "nvfp4", 4.0),
+        ("fp8 (delayed scaling, hybrid)", "fp8", 2.0),
+        ("mxfp8", "mxfp8", 2.0),
+        ("fp8 rowwise", "fp8-row", 2.0),
+        ("nvfp4 (config *_fp4)", "nvfp4", 2.0),
     ],
 )
 def test_precisions_of_the_sources(case, shipped, text, recipe, gradient_bytes):
@@ -114,14 +115,36 @@ def test_early_megatron_wrote_its_scores_to_memory(case, shipped):
     early = read(case | {"source": {"name": names["2205.05198"]}}, shipped).work
     late = read(case | {"source": {"name": names["mlperf"]}}, shipped).work
     unstated = read(case | {"source": None}, shipped).work
-    assert (early.fused_attention, late.fused_attention, unstated.fused_attention) == (False, True, True)
+    assert [work.software.settled("attention") for work in (early, late, unstated)] == ["unfused", "fused", "fused"]
 
 
+def test_what_a_recipe_says_of_its_software_becomes_an_input(shipped):
+    found = {case["id"]: read(case, shipped).work.software for case in shipped["cases"] if case["id"] in RECIPES}
+    assert {name: (held.graphs, held.dispatcher) for name, held in found.items()} == RECIPES
+
+
+def test_a_lora_case_trains_adapters_and_an_sft_case_everything(shipped):
+    tuned = [case for case in shipped["cases"] if case["kind"] in TUNED and case["completeness"] == "full"]
+    assert {case["kind"]: read(case, shipped).work.software.trains for case in tuned} == TUNED
+
+
+def test_nothing_is_fitted_to_rows_that_their_source_contradicts(shipped):
+    by_id = {case["id"]: case for case in shipped["cases"]}
+    assert not any(case_software.in_fit(by_id[name]) for name in case_software.ODD)
+    assert case_software.in_fit(by_id["korthikanti_t5_22b_full"])
+
+
+RECIPES = {
+    "mb_26.06_Qwen3_30B_a3B_GB200_MXFP8_8": ("full", "auto"),
+    "mb_26.04_Qwen3_235B_a22B_GB200_MXFP8_256": ("attention", "auto"),
+    "mb_26.04_GPT_OSS_120B_H100_BF16_64": ("none", "alltoall"),
+}
+TUNED = {"lora": "lora", "sft": "all"}
 CHANGES = {
-    "kind not modelled": lambda c: c.update(kind="lora"),
+    "kind not modelled": lambda c: c.update(kind="distillation"),
     "model not published": lambda c: c["model"].update(ref=None),
     "accelerator not in the catalogue": lambda c: c["cluster"].update(ref="tpu_v4"),
-    "schedule not modelled": lambda c: c["parallel"].update(schedule="ZB-2p"),
+    "schedule not modelled": lambda c: c["parallel"].update(schedule="PipeDream"),
     "recompute not modelled": lambda c: c["recompute"].update(mode="full", detail="block, num_layers=5"),
     "sharding not modelled": lambda c: c["parallel"].update(zero_stage="HSDP (shard in node)"),
     "missing field": lambda c: c["batch"].update(micro=None),

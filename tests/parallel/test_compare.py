@@ -235,7 +235,7 @@ def test_names_take_any_case_and_underscores():
     [
         ({"model": "deepsek-v3"}, "did you mean deepseek-v3"),
         ({"accelerator": "gb2000"}, "did you mean gb200"),
-        ({"precision": "fp9"}, "bf16, fp8, nvfp4"),
+        ({"precision": "fp9"}, "bf16, fp8, mxfp8, fp8-row, nvfp4"),
         ({"executor": "dask"}, "auto, serial, ray"),
         ({"cluster": "hgx-h10"}, "hgx-h100"),
         ({"domains": (145,)}, "buy at least 145"),

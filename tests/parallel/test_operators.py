@@ -25,6 +25,7 @@ from parallel.operators import (
     decode_attention,
     experts_hit,
     feed_forward,
+    fused_core,
     gemm_flops,
     head,
     kv_width,
@@ -62,10 +63,6 @@ def work(operators: list[Operator]) -> float:
     return sum(number(gemm_flops(op)) if "gemm" in op.kind else number(op.flops) for op in operators)
 
 
-def saved(operators: list[Operator]) -> float:
-    return sum(number(op.saved_bytes) for op in operators)
-
-
 # --- work ---------------------------------------------------------------------------------------------------------
 
 
@@ -94,7 +91,7 @@ def test_splits_over_tp_and_ep_neither_lose_nor_invent_work(name: str) -> None:
 
 @pytest.mark.parametrize("context", [64, 128, 200, 256, 4096])
 def test_a_window_hides_the_same_positions_from_the_operator_and_from_the_count(context: int) -> None:
-    core = attention_core(WINDOWED, 10.0, context, 1.0)
+    core = fused_core(WINDOWED, 10.0, context, 1.0)
     assert number(core.flops) == pytest.approx(
         10.0 * number(score_flops(WINDOWED, attended_positions(WINDOWED, context)))
     )
@@ -102,13 +99,14 @@ def test_a_window_hides_the_same_positions_from_the_operator_and_from_the_count(
     assert number(attended_positions(WINDOWED, context)) == pytest.approx(mean, rel=1e-12)
 
 
-def test_an_unfused_kernel_computes_the_whole_square_window_or_not() -> None:
+def test_an_unfused_core_computes_the_whole_square_window_or_not() -> None:
     full = replace(WINDOWED, sliding_window=0)
     for attention in (full, WINDOWED):
         core = attention_core(attention, 8192.0, 4096.0, 1.0, fused=False)
-        assert number(core.flops) == 4.0 * 8192 * 4096 * 64 * 64
-    assert attention_core(full, 8192.0, 4096.0, 1.0, fused=False).flops == 2.0 * number(
-        attention_core(full, 8192.0, 4096.0, 1.0).flops
+        assert [op.name for op in core] == ["scores", "softmax", "values"]
+        assert work(core) == 4.0 * 8192 * 4096 * 64 * 64
+    assert work(attention_core(full, 8192.0, 4096.0, 1.0, fused=False)) == 2.0 * work(
+        attention_core(full, 8192.0, 4096.0, 1.0)
     )
 
 
@@ -123,7 +121,6 @@ def test_tp_divides_split_gemms_but_not_the_latent(name: str, kind_index: int) -
     for a, b in zip(one, four, strict=True):
         parts = 1.0 if a.name == "mla down" else 4.0
         assert work([a]) == pytest.approx(parts * work([b]))
-        assert number(a.saved_bytes) == pytest.approx(parts * number(b.saved_bytes))
         assert number(a.bytes) == pytest.approx(4.0 * number(b.bytes))
 
 
@@ -215,35 +212,24 @@ def test_expert_rows_are_tokens_times_topk_however_they_are_spread(ep: int, etp:
     assert number(up.groups) <= np.ceil(256 / ep) * (1 + 1e-9)
 
 
-# --- activations --------------------------------------------------------------------------------------------------
+# --- recomputation --------------------------------------------------------------------------------------------------
 
 S, B, H = 1024.0, 2.0, 1024.0
 A = 16.0
 GPT_LAYER = LayerKind("dense", GPT, Mlp(4096, gated=False), 1)
 
 
-def test_a_gpt_layer_keeps_34_sbh_less_the_dropout_masks() -> None:
-    # Korthikanti 2205.05198 eq. 1: 34·s·b·h, of which 2·s·b·h are the masks of two dropouts; pre-training without dropout
-    # keeps 32. A fused kernel adds its log-sum-exp, 4 bytes per head and token.
-    assert saved(layer(GPT_LAYER, H, S * B, S)) == (34 - 2) * S * B * H + 4 * A * S * B
-
-
-def test_an_unfused_core_keeps_five_bytes_per_score() -> None:
-    fused, unfused = (saved(layer(GPT_LAYER, H, S * B, S, fused=way)) for way in (True, False))
-    assert unfused - fused == 5 * A * S**2 * B
-
-
-def test_sequence_parallelism_divides_all_of_it() -> None:
-    # Korthikanti eq. 4: s·b·h·34/t
-    assert saved(layer(GPT_LAYER, H, S * B, S, tp=8.0)) == pytest.approx(saved(layer(GPT_LAYER, H, S * B, S)) / 8)
-
-
-def test_selective_recomputation_drops_the_core() -> None:
+def test_modules_name_what_selective_recomputation_redoes() -> None:
     operators = layer(GPT_LAYER, H, S * B, S, fused=False)
-    dropped = {op.name for op in operators if op.selective}
-    assert dropped == {"attention core", "mlp activation"}
-    core = next(op for op in operators if op.name == "attention core")
-    assert number(core.saved_bytes) == 8 * S * B * H + 4 * A * S * B + 5 * A * S**2 * B
+    core = [op.name for op in operators if "core_attn" in op.modules]
+    assert core == ["scores", "softmax", "values"]
+    assert [op.name for op in operators if "mlp" in op.modules] == ["mlp up", "mlp activation", "mlp down"]
+
+
+def test_backward_moves_more_bytes_than_forward_where_it_reads_two_tensors() -> None:
+    operators = layer(GPT_LAYER, H, S * B, S)
+    passes = {op.name: op.backward_passes for op in operators if op.kind == "vector"}
+    assert passes == {"attention norm": 1.0, "mlp norm": 1.0, "rope": 1.0, "mlp activation": 1.5}
 
 
 # --- shapes are columns -------------------------------------------------------------------------------------------
@@ -256,7 +242,7 @@ def test_columns_equal_scalars(tps: list[float], tokens: float) -> None:
         together = layer(kind, 4096, tokens, 4096.0, np.array(tps))  # type: ignore[arg-type]
         for index, tp in enumerate(tps):
             for a, b in zip(together, layer(kind, 4096, tokens, 4096.0, tp), strict=True):
-                for field in ("m", "n", "k", "groups", "flops", "bytes", "saved_bytes"):
+                for field in ("m", "n", "k", "groups", "flops", "bytes"):
                     value = np.broadcast_to(getattr(a, field), (len(tps),))[index]
                     assert value == pytest.approx(number(getattr(b, field)), rel=1e-12)
 

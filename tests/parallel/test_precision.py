@@ -47,5 +47,5 @@ def test_widths_do_not_grow_from_format_to_format() -> None:
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(SpecError, match="choose one of bf16, fp8, nvfp4"):
+    with pytest.raises(SpecError, match="choose one of bf16, fp8, mxfp8, fp8-row, nvfp4"):
         recipe("fp16")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from parallel import results
+from parallel.layer import RECOMPUTE
 from parallel.placement import ORDERS
 from parallel.strategy import Columns
 from parallel.sweep import Bound
-from parallel.training import RECOMPUTE
 
 PHASES = ["train", "prefill", "decode"]
 every_phase = pytest.mark.parametrize("phase", PHASES)
@@ -33,7 +33,7 @@ def test_a_row_adds_up_and_is_plain_json(phase, model, bind, valid):
         assert row["gpus_used"] + row["gpus_idle"] == 576
         assert row["gpus_idle"] >= 0
         assert row["memory_share"] == pytest.approx(
-            math.fsum(row["memory_bytes"].values()) / bound.cluster.accelerator.hbm_bytes
+            math.fsum(row["memory_bytes"].values()) / bound.cluster.accelerator.usable_bytes
         )
         assert row["terms"][row["bottleneck"]] == max(row["terms"].values())
         assert results.STOPS[row["bottleneck"]] in row["stops"]

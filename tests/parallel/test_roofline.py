@@ -1,14 +1,28 @@
 """Prices of operators: above both limits of the roofline, growing with the shape, and in the format of the role."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.catalogue import accelerator, names
+from clusters.software import training_constants
 from parallel.operators import ACTIVATION_BYTES, Operator, gemm_flops
 from parallel.precision import FORMATS, RECIPES, recipe
-from parallel.roofline import BACKWARD, FORWARD, Chip, backward_s, chip, forward_s
+from parallel.roofline import (
+    BACKWARD,
+    FORWARD,
+    Chip,
+    backward_s,
+    chip,
+    forward_s,
+    gradients_s,
+    power_share,
+    trained,
+)
+from parallel.workload import Software
 from topo.columns import ColumnLike, column
 
 quick = settings(max_examples=50, deadline=None)
@@ -101,13 +115,17 @@ def test_more_tokens_are_never_faster(a: float, b: float, n: float, k: float, pa
         assert number(price(gemm(few, n, k), machine)) <= number(price(gemm(many, n, k), machine)) * (1 + 1e-12)
 
 
-def test_without_weights_backward_is_the_gradient_of_the_input_alone() -> None:
+def test_only_the_gradient_of_weights_can_be_left_out() -> None:
     machine = on("h100-sxm")
-    square = gemm(8192, 8192, 8192, weights=False)
-    assert number(backward_s(square, machine)) == pytest.approx(number(forward_s(square, machine)))
-    assert number(backward_s(gemm(8192, 8192, 8192), machine)) == pytest.approx(
-        2.0 * number(forward_s(square, machine)), rel=0.02
-    )
+    product, weighted = gemm(8192, 8192, 8192, weights=False), gemm(8192, 8192, 8192)
+    inputs, weights = (number(part) for part in gradients_s(weighted, machine))
+    assert inputs == pytest.approx(number(forward_s(weighted, machine)))
+    assert weights == pytest.approx(inputs, rel=0.02)
+    both, none = (
+        number(part) for part in gradients_s(product, machine)
+    )  # its second operand has a gradient of its own
+    assert (both, none) == (pytest.approx(inputs + weights, rel=0.02), 0.0)
+    assert number(backward_s(weighted, machine)) == inputs + weights
 
 
 @every_part
@@ -171,9 +189,41 @@ def test_a_large_product_reaches_the_measured_share_of_the_peak() -> None:
 
 def test_hours_of_training_are_not_faster_than_a_benchmark() -> None:
     for part in PRICED:
-        burst, hours = (chip(accelerator(part), recipe("bf16"), sustained=way) for way in (False, True))
+        burst = chip(accelerator(part), recipe("bf16"))
+        hours = trained(burst, training_constants(), Software())
         op = gemm(16384, 16384, 16384)
         assert number(forward_s(op, hours)) >= number(forward_s(op, burst))
+
+
+def test_a_lower_power_limit_slows_products_and_attention_alike() -> None:
+    part = accelerator("h100-sxm")
+    usual, capped = (
+        trained(chip(replace(part, power_W=watts), recipe("bf16")), training_constants(), Software())
+        for watts in (700.0, 500.0)
+    )
+    share = power_share(replace(part, power_W=500.0))
+    assert 0.8 < share < 0.9
+    assert capped.kernels["bf16"].efficiency == pytest.approx(share * usual.kernels["bf16"].efficiency)
+    assert capped.attention.forward == pytest.approx(share * usual.attention.forward)
+
+
+def test_a_compiler_spares_the_traffic_of_eager_kernels() -> None:
+    burst = chip(accelerator("h100-sxm"), recipe("bf16"))
+    eager, compiled = (
+        trained(burst, training_constants(), Software(engine="fsdp", compiled=flag)) for flag in (False, True)
+    )
+    assert compiled.vector == 1.0 < eager.vector
+
+
+def test_attention_runs_at_half_its_rate_where_the_sequence_is_as_long_as_the_ramp() -> None:
+    machine = trained(chip(accelerator("h100-sxm"), recipe("bf16")), training_constants(), Software())
+    ramp = machine.attention_ramp
+
+    def rate(context: float) -> float:
+        op = Operator("core", "attention", "attention core", k=context, flops=1e13)
+        return 1e13 / (number(forward_s(op, machine)) - machine.kernels["bf16"].launch_s)
+
+    assert rate(ramp) == pytest.approx(0.5 * rate(1e12))
 
 
 def test_what_stands_in_for_a_measurement_is_said_once() -> None:

@@ -15,6 +15,7 @@ from parallel.models import Mlp, Model
 from parallel.placement import ORDERS, world
 from parallel.rules import SERVE_RULES, TRAIN_RULES, Rule, Setting, check, data_parallel, divides, first_broken
 from parallel.strategy import Columns
+from parallel.training import SCHEDULES
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.errors import SpecError
 
@@ -53,6 +54,7 @@ TRAIN: dict[str, float] = {
     "micro_batch": 1,
     "pp": 4,
     "vpp": 1,
+    "schedule": 0,
     "dp": 32,
     "recompute": 0,
     "ep_overlap": 0,
@@ -74,6 +76,7 @@ TRAIN_CASES = {
     "expert groups tile the ranks": Case({"ep": 64, "dp": 16}),
     "the batch divides": Case({"dp": 28}),
     "micro-batches fill whole rounds": Case({"vpp": 2}),
+    "the schedule runs with these numbers": Case({"schedule": SCHEDULES.index("zb-h1"), "vpp": 2}),
     "near pipelines fold onto the expert grid": Case({"order": NEAR}),
     "overlapped exchange needs experts on several ranks and interleaving": Case({"ep_overlap": 1}),
     "a domain holds its ranks": Case({"used": 9}),
@@ -146,6 +149,7 @@ def test_a_valid_strategy_breaks_none(table: str) -> None:
         ("train", Case({"ep": 1}, LLAMA)),
         ("train", Case({"cp": 2, "dp": 16})),
         ("train", Case({"dp": 20})),  # 96 ranks stay idle
+        ("train", Case({"schedule": SCHEDULES.index("zb-v"), "vpp": 2})),
         ("serve", Case({"tp": 8, "ep": 1, "microbatches": 1}, LLAMA)),
         ("serve", Case({"tp": 4, "ep": 72, "pp": 1})),  # 288 slots of 256 experts
         ("serve", Case({"batch": 0.5, "tp": 4})),  # half a prompt per accelerator, two per attention group

@@ -82,7 +82,12 @@ def test_a_shipped_deployment_runs(name):
 
 
 def test_every_shipped_scenario_is_tested():
-    assert {path.stem for path in SCENARIOS.glob("*.yaml")} == {*SERVED, "llama-405b-h100", "old-with-new"}
+    assert {path.stem for path in SCENARIOS.glob("*.yaml")} == {
+        *SERVED,
+        "llama-405b-h100",
+        "old-with-new",
+        "llama-70b-vllm",
+    }
 
 
 @pytest.mark.parametrize(("name", "published_s"), [("isca25-infiniband", 14.76e-3), ("isca25-gb200", 0.82e-3)])
@@ -198,7 +203,7 @@ def test_every_fault_of_a_file_comes_at_once_with_field_value_and_remedy(written
     }  # fmt: skip
     assert all(line.startswith(f"{path}: ") for line in faults.values())
     assert "did you mean batch" in faults["strategy.btach"]
-    assert "'bf16', 'fp8' or 'nvfp4'" in faults["workload.precision"]
+    assert "'bf16', 'fp8', 'mxfp8', 'fp8-row' or 'nvfp4'" in faults["workload.precision"]
     assert "'long'" in faults["workload.isl"]
     assert "is missing" in faults["model"]
 
@@ -312,11 +317,26 @@ def test_a_split_that_overflows_memory_names_limit_excess_and_remedy(written):
     with pytest.raises(InfeasibleError) as error:
         serve(written(SERVE, strategy__batch=4096))
     told = str(error.value)
-    assert told.startswith("small: 80 GB of memory per accelerator cannot be met: the split needs ")
+    assert told.startswith("small: 80 GiB of memory per accelerator cannot be met: the split needs ")
     assert "of it kv cache" in told
     assert "lower the batch" in told
-    with pytest.raises(InfeasibleError, match="raise pp, ep or the ZeRO stage, or recompute"):
-        train(written(TRAIN, model="llama-3.1-70b", strategy={"tp": 8, "pp": 1}))
+    with pytest.raises(InfeasibleError) as error:
+        train(written(TRAIN, model="llama-3.1-405b", strategy={"tp": 8, "pp": 1}))
+    told = str(error.value)
+    assert "the last stage needs" in told
+    assert "of them gradients" in told
+    assert "take more accelerators" in told  # no three changes shard 405 B parameters over 64
+    with pytest.raises(InfeasibleError, match="nearest that fits: "):
+        train(written(TRAIN, model="llama-3.1-70b", strategy={"tp": 2, "pp": 4, "zero": 1}))
+
+
+def test_a_training_split_tells_its_placement_and_the_memory_of_every_stage(written):
+    document = train(written(TRAIN))
+    assert document["placement"] == "4 stages: embedding + 8, 2 × 9, 6 + head"
+    stages = document["memory_by_stage"]
+    assert list(stages) == ["first", "inner", "last"]
+    fullest = max(sum(held.values()) for held in stages.values())
+    assert fullest == pytest.approx(sum(document["memory_bytes"].values()))
 
 
 def test_the_communication_limit_does_not_ask_for_memory(written):

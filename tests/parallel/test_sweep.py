@@ -42,7 +42,7 @@ def brute(bound: Bound) -> dict[str, np.ndarray]:
         "index": index,
         "latency": phase.latency(priced),
         "rate": priced.extra["tokens_per_s_per_gpu"],
-        "fits": priced.memory_bytes <= bound.cluster.accelerator.hbm_bytes,
+        "fits": priced.memory_bytes <= bound.cluster.accelerator.usable_bytes,
     }
 
 

@@ -204,7 +204,7 @@ def test_a_split_that_overflows_memory_exits_with_three(tmp_path):
     file = tmp_path / "scenario.yaml"
     file.write_text("model: deepseek-v3\ncluster: hgx-h200\naccelerators: 64\nstrategy: {ep: 1, batch: 8}\n")
     said = refusal("serve", file, code=3)
-    assert "141 GB of memory per accelerator cannot be met" in said
+    assert "140 GiB of memory per accelerator cannot be met" in said
 
 
 def test_limits_that_no_wiring_meets_exit_with_three_and_an_answer():

@@ -1,0 +1,179 @@
+"""Training software: what an engine adds to the work on the chip, and what hours of training leave of its rates.
+
+Constants belong to an engine class (early Megatron, Megatron-Core, PyTorch FSDP), to a part, a number format or a
+generation; none belongs to a model, a run or a source. `data/training.yaml` holds them with their residuals, as
+`parallel.training_fit` writes them.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from clusters.catalogue import Accelerator, read_yaml
+
+FILE: Final = Path(__file__).parent / "data" / "training.yaml"
+STATIC_POWER: Final = 0.2
+"""Share of a part's power limit that does not follow the clock: leakage, memory, links."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One class of training software: three constants, and what it does by default.
+
+    Attributes
+    ----------
+    kernel_host_s : host time per kernel launched [s]; it shows where the chip is faster than the host
+    vector : bytes that memory-bound operations move, over those of the fused kernels that `parallel.operators` counts
+    boundary_s : time that a stage waits on the host at each end of a chunk of a pipeline, per micro-batch [s]
+    attention : kernel of the attention core, a key of `attention` in the data file, or `unfused`
+    tp_overlap : how tensor-parallel communication hides, a key of `parallel.layer.TP_OVERLAPS`
+    dp_overlap : whether gradients are reduced behind the backward pass
+    framework : what it keeps in memory, a key of `parallel.frameworks.FRAMEWORKS`
+    stops_early : whether recomputing a layer ends at the last tensor that backward needs (`torch.utils.checkpoint`)
+    fused_loss : whether softmax and loss are one kernel that leaves its gradient in place
+    note : what it stands for
+    """
+
+    name: str
+    kernel_host_s: float
+    vector: float
+    boundary_s: float
+    attention: str
+    tp_overlap: str
+    dp_overlap: bool
+    framework: str
+    stops_early: bool
+    fused_loss: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConstants:
+    """Everything that is fitted to training runs, as tables.
+
+    Attributes
+    ----------
+    engines : engine classes by name
+    sustained : part or generation -> share of its microbenchmarked rate that BF16 products keep up in training
+    formats : generation -> number format -> the same of that format, over BF16's
+    attention : kernel -> generation -> share of the BF16 peak, forward, on long sequences
+    shared : `attention_backward` (over forward), `attention_ramp` (tokens at which attention runs at half its rate),
+        `grouped` (rate of an expert's product among others over that of the same product alone), `contention` (what a
+        hidden gradient reduction takes from the compute it hides behind, over its own time), `step_s` (host time per step)
+    """
+
+    engines: Mapping[str, Engine]
+    sustained: Mapping[str, float]
+    formats: Mapping[str, Mapping[str, float]]
+    attention: Mapping[str, Mapping[str, float]]
+    shared: Mapping[str, float]
+
+    def rate(self, part: Accelerator, fmt: str) -> float:
+        """Return the share of its microbenchmarked rate that a part keeps up in training, in a number format.
+
+        >>> from clusters.catalogue import accelerator
+        >>> 0.5 < training_constants().rate(accelerator("h100-sxm"), "bf16") < 1.0
+        True
+        """
+        own = next((name for name in (part.name, part.generation) if name in self.sustained), "default")
+        return self.sustained[own] * self.formats.get(part.generation, {}).get(fmt, 1.0)
+
+    def attention_forward(self, kernel: str, generation: str) -> float:
+        """Return the share of the BF16 peak that a fused attention kernel reaches forward on long sequences."""
+        table = self.attention[kernel]
+        return table.get(generation, table["default"])
+
+
+@lru_cache(maxsize=1)
+def document() -> Mapping[str, Any]:
+    """Return `data/training.yaml`: constants, what they were fitted to, and the constants of each left-out part."""
+    held: Mapping[str, Any] = read_yaml(FILE.read_text("utf-8"))
+    return held
+
+
+@lru_cache(maxsize=1)
+def training_constants() -> TrainingConstants:
+    """Return the shipped constants."""
+    return constants_from(document()["constants"])
+
+
+def constants_from(tables: Mapping[str, Any]) -> TrainingConstants:
+    """Return constants from tables in the form of the data file's `constants`."""
+    engines = {name: Engine(name=name, **entry) for name, entry in tables["engines"].items()}
+    return TrainingConstants(engines, tables["sustained"], tables["formats"], tables["attention"], tables["shared"])
+
+
+@lru_cache(maxsize=1)
+def engine_names() -> tuple[str, ...]:
+    """Return the engine classes, the default first.
+
+    >>> engine_names()
+    ('megatron-core', 'early-megatron', 'fsdp')
+    """
+    return tuple(document()["constants"]["engines"])
+
+
+def attention_kernels() -> tuple[str, ...]:
+    """Return the fused attention kernels that have constants.
+
+    >>> attention_kernels()
+    ('fused', 'flash-1', 'flash-2')
+    """
+    return tuple(document()["constants"]["attention"])
+
+
+def regime(engine: str, routed: bool) -> str:
+    """Return whose residuals stand for a run: those of its engine class, with experts or without.
+
+    >>> regime("fsdp", routed=False)
+    'fsdp, dense'
+    """
+    return f"{engine}, {'experts' if routed else 'dense'}"
+
+
+def interval(seconds: float, held: str, source: str = "all") -> tuple[float, float] | None:
+    """Return the 90 % interval of a predicted step from the residuals of a regime; None where none was measured.
+
+    `source` leaves the residuals of one source out; "all" takes every source's.
+    """
+    table = document().get("bands", {}).get(held)
+    if table is None:
+        return None
+    low, high = table.get(source, table["all"])
+    return seconds * low, seconds * high
+
+
+def capped_rate(power_W: float, limit_W: float) -> float:
+    """Return the clock of a part whose power limit is below its usual one, over its usual clock.
+
+    Dynamic power goes with the cube of the clock (frequency times the square of the voltage that it needs), the
+    `STATIC_POWER` share with neither: ``((limit/power − s)/(1 − s))^(1/3)``, at most 1.
+
+    Examples
+    --------
+    An H100 of 500 W instead of 700 W: ((0.714 − 0.2)/0.8)^(1/3).
+
+    >>> round(capped_rate(700.0, 500.0), 3)
+    0.863
+    """
+    dynamic = (limit_W / power_W - STATIC_POWER) / (1.0 - STATIC_POWER)
+    return float(min(1.0, max(dynamic, 0.05) ** (1.0 / 3.0)))
+
+
+def varied(tables: Mapping[str, Any], values: Mapping[str, float]) -> TrainingConstants:
+    """Return constants with some values put in place of the tables', by their path in the file.
+
+    >>> varied(document()["constants"], {"shared/grouped": 0.25}).shared["grouped"]
+    0.25
+    """
+    copy: dict[str, Any] = deepcopy(dict(tables))
+    for path, value in values.items():
+        *places, last = path.split("/")
+        table = copy
+        for place in places:
+            table = table[place]
+        table[last] = value
+    return constants_from(copy)
