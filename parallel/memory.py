@@ -1,15 +1,12 @@
-"""Bytes per accelerator: parameters, gradients, optimizer, activations, key-value cache.
+"""What a rank holds of a model: parameters of a layer and of a pipeline stage, weights and cache while serving.
 
-Training counts the fullest stage. Adam keeps an FP32 master copy and two moments (12 bytes per parameter); ZeRO 1 shards
-them over the data-parallel ranks, 2 the gradients as well, 3 the parameters as well (Rajbhandari 1910.02054). Routed
-experts shard over their own, smaller data-parallel group.
+What a training step holds beside its parameters is in `parallel.footprint`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from collectives.pipelines import SCHEDULES
 from parallel.models import (
     REPLICATED,
     LayerKind,
@@ -30,15 +27,14 @@ from parallel.models import (
 from parallel.operators import kv_width
 from parallel.precision import FORMATS, Recipe
 from parallel.priced import total
-from parallel.workload import ServeWorkload, TrainWorkload
+from parallel.workload import ServeWorkload
 from topo.columns import Column, ColumnLike, column
 
 PLACES = ("first", "inner", "last")
 WEIGHT_BYTES = 2.0  # BF16 parameters that forward and backward read
-OPTIMIZER_BYTES = 12.0  # FP32 master copy and two moments
-OPTIMIZER_TRAFFIC = (
-    2.0 * OPTIMIZER_BYTES + 4.0 + WEIGHT_BYTES
-)  # reads and writes its state, reads gradients, writes weights
+UPDATE_TRAFFIC = (
+    30.0  # bytes per parameter: Adam's state read and written (24), gradients read (4), weights written (2)
+)
 
 
 def attention_shard(model: Model, kind: LayerKind, tp: ColumnLike) -> Column:
@@ -126,62 +122,6 @@ def stage_parameters(model: Model, cols: Mapping[str, Column]) -> dict[str, Colu
         "expert parameters": experts,
         "stage layers": total(layers),
     }
-
-
-def stage_activations(
-    model: Model, cols: Mapping[str, Column], prices: Mapping[str, Column], modes: Sequence[str]
-) -> dict[str, Column]:
-    """Bytes that one micro-batch leaves on the first, an inner and the last stage, and the working set of one layer."""
-    chosen = [cols["recompute"] == code for code in range(len(modes))]
-    saved = [
-        np.select(chosen, [prices[f"{index} saved {mode}"] for mode in modes]) for index in range(len(model.layers))
-    ]
-    out = {
-        f"kept {place}": total(n * kept for n, kept in zip(fullest_stage(model, cols["pp"], place), saved, strict=True))
-        for place in PLACES
-    }
-    held = zip(fullest_stage(model, cols["pp"]), range(len(model.layers)), strict=True)
-    working = [np.where(n > 0, prices[f"{index} saved none"], 0.0) for n, index in held]
-    return {**out, "working": np.maximum.reduce(working), "logits": prices["saved head"]}
-
-
-def peak_activations(s: Mapping[str, Column], cols: Mapping[str, Column], microbatches: Column) -> Column:
-    """Return the most activation bytes of any stage: micro-batches in flight there times what each one leaves.
-
-    Fewer are in flight further on, so of the inner stages the second counts. The logits of one micro-batch weigh on the
-    last. With an overlapped exchange a second micro-batch computes while the first one's rows travel.
-    """
-    pp, vpp, more = cols["pp"], cols["vpp"], cols["ep_overlap"]
-    in_flight = SCHEDULES["interleaved"].in_flight  # is 1F1B where vpp is 1
-    first = (in_flight(pp, microbatches, vpp, 0) + more) * s["kept first"]
-    inner = (in_flight(pp, microbatches, vpp, 1) + more) * s["kept inner"]
-    last = (in_flight(pp, microbatches, vpp, pp - 1) + more) * s["kept last"] + s["logits"]
-    return np.maximum(np.maximum(first, np.where(pp > 2, inner, 0.0)), last)
-
-
-def step_memory(s: Mapping[str, Column], cols: Mapping[str, Column], work: TrainWorkload) -> dict[str, Column]:
-    """Peak bytes of a training step per accelerator, by name."""
-    dp, edp, zero = s["dp"], np.maximum(s["edp"], 1.0), cols["zero"]
-    dense, experts = s["dense parameters"], s["expert parameters"]
-    sharded = dense / dp + experts / edp
-    held = dense + experts
-    working = s["working"] * (cols["recompute"] > 0)
-    gathered = 2.0 * held / np.maximum(s["stage layers"], 1.0)
-    return {
-        "weights": WEIGHT_BYTES * np.where(zero >= 3, sharded + gathered, held),
-        "gradients": work.gradient_bytes * np.where(zero >= 2, sharded, held),
-        "optimizer": OPTIMIZER_BYTES * np.where(zero >= 1, sharded, held),
-        "activations": s["peak activations"] + working,
-        "reserve": np.full_like(dp, work.reserve_bytes),
-    }
-
-
-def optimizer_traffic(s: Mapping[str, Column], cols: Mapping[str, Column]) -> Column:
-    """Bytes that one Adam update moves per rank."""
-    dp, edp = s["dp"], np.maximum(s["edp"], 1.0)
-    sharded = s["dense parameters"] / dp + s["expert parameters"] / edp
-    held = s["dense parameters"] + s["expert parameters"]
-    return OPTIMIZER_TRAFFIC * np.where(cols["zero"] >= 1, sharded, held)
 
 
 def serving_weights(model: Model, cols: Mapping[str, Column], recipe: Recipe) -> Column:

@@ -1,4 +1,4 @@
-"""Bytes per accelerator: hand values, sharding rules, and every rank of a job added up against the model's own count."""
+"""What a rank holds: hand values, sharding rules, and every rank of a job added up against the model's own count."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,21 +10,14 @@ from hypothesis import strategies as st
 
 from parallel.io import model_names, read_model
 from parallel.memory import (
-    OPTIMIZER_BYTES,
-    OPTIMIZER_TRAFFIC,
     PLACES,
-    WEIGHT_BYTES,
     attention_shard,
     cache_bytes,
     expert_shard,
     fullest_stage,
-    optimizer_traffic,
-    peak_activations,
     serving_weights,
-    stage_activations,
     stage_layers,
     stage_parameters,
-    step_memory,
 )
 from parallel.models import (
     Attention,
@@ -41,7 +34,7 @@ from parallel.models import (
 )
 from parallel.precision import recipe
 from parallel.strategy import Columns
-from parallel.workload import ServeWorkload, TrainWorkload
+from parallel.workload import ServeWorkload
 from topo.columns import Column
 
 quick = settings(max_examples=50, deadline=None)
@@ -68,31 +61,6 @@ def held(name: str, **changes: float) -> float:
     return float(found["dense parameters"][0] + found["expert parameters"][0])
 
 
-def step(
-    *,
-    dense: float = 1e9,
-    experts: float = 0.0,
-    dp: float = 1.0,
-    edp: float = 1.0,
-    layers: float = 10.0,
-    activations: float = 0.0,
-    working: float = 0.0,
-    **changes: float,
-) -> dict[str, float]:
-    stage = {
-        "dense parameters": dense,
-        "expert parameters": experts,
-        "dp": dp,
-        "edp": edp,
-        "stage layers": layers,
-        "working": working,
-        "peak activations": activations,
-    }
-    columns = {key: np.array([value]) for key, value in stage.items()}
-    found = step_memory(columns, split(**changes), TrainWorkload())
-    return {key: float(value[0]) for key, value in found.items()}
-
-
 # --- parameters ---------------------------------------------------------------------------------------------------
 
 
@@ -102,7 +70,7 @@ def test_one_rank_holds_the_whole_model(name: str) -> None:
 
 
 def test_llama_8b_takes_two_bytes_per_weight_on_one_rank() -> None:
-    assert step(dense=held(LLAMA))["weights"] == 2 * 8_030_261_248
+    assert held(LLAMA) == 8_030_261_248
     weights = serving_weights(model_of(LLAMA), split(), recipe("bf16"))
     assert weights[0] == pytest.approx(2 * (8_030_261_248), rel=1e-12)
 
@@ -194,98 +162,9 @@ def test_alternating_layers_stay_mixed_on_a_stage_with_the_longer_cache_first() 
     assert [n.tolist() for n in found] == [[18, 9, 4], [18, 9, 5]]
 
 
-# --- training -----------------------------------------------------------------------------------------------------
-
-
-def test_zero_stages_shard_optimizer_then_gradients_then_weights() -> None:
-    whole, dp = 1e9, 8
-    found = [step(dense=whole, dp=dp, zero=zero) for zero in range(4)]
-    layer = 2.0 * 2.0 * whole / 10  # two layers gathered at a time
-    assert [f["optimizer"] for f in found] == [12 * whole] + 3 * [12 * whole / dp]
-    assert [f["gradients"] for f in found] == 2 * [4 * whole] + 2 * [4 * whole / dp]
-    assert [f["weights"] for f in found] == 3 * [2 * whole] + [2 * whole / dp + layer]
-    assert (WEIGHT_BYTES, OPTIMIZER_BYTES) == (2, 12)
-
-
-def test_experts_shard_over_their_own_replicas() -> None:
-    found = step(dense=1e9, experts=8e9, dp=64, edp=2, zero=1)
-    assert found["optimizer"] == 12 * (1e9 / 64 + 8e9 / 2)
-    assert (
-        step(dense=1e9, dp=64, edp=0.25, zero=1)["optimizer"] == 12 * 1e9 / 64
-    )  # a dense model has no replicas of them
-
-
-@quick
-@given(st.floats(1e6, 1e12), st.floats(0, 1e12), st.integers(1, 512), st.integers(1, 64))
-def test_no_zero_stage_takes_more_than_the_one_before(dense: float, experts: float, dp: int, edp: int) -> None:
-    found = [step(dense=dense, experts=experts, dp=dp, edp=edp, layers=61, zero=zero) for zero in range(3)]
-    sums = [f["weights"] + f["gradients"] + f["optimizer"] for f in found]
-    assert sums == sorted(sums, reverse=True)
-
-
-def test_one_replica_gains_nothing_from_sharding() -> None:
-    assert step(zero=0) == step(zero=1) == step(zero=2)
-
-
-def test_activations_are_those_of_the_micro_batches_in_flight() -> None:
-    assert peak(kept=(1, 1, 1), pp=4) == 4
-    assert peak(kept=(1, 1, 1), pp=4, vpp=2) == 5.5  # p·(1 + (p - 1)/(p·v))
-
-
-def peak(*, kept: tuple[float, float, float], logits: float = 0.0, microbatches: float = 8, **changes: float) -> float:
-    stage = {f"kept {place}": np.array([value]) for place, value in zip(PLACES, kept, strict=True)}
-    found = peak_activations(stage | {"logits": np.array([logits])}, split(**changes), np.array([microbatches]))
-    return float(found[0])
-
-
-def test_logits_weigh_on_the_last_stage_alone() -> None:
-    assert peak(kept=(1, 1, 1), logits=5, microbatches=1) == 6  # one stage is first and last
-    assert peak(kept=(1, 1, 1), logits=5, pp=4) == 6  # the last: one micro-batch and its logits
-    assert peak(kept=(1, 1, 1), logits=2, pp=4) == 4  # the first: four micro-batches
-
-
-def test_a_fuller_second_stage_may_hold_more_than_the_first() -> None:
-    assert peak(kept=(2, 3, 2), pp=8) == 7 * 3  # 8 flights of 2 layers against 7 of 3
-    assert peak(kept=(2, 3, 2), pp=2) == 2 * 2  # two stages have no inner one
-
-
-def test_an_overlapped_exchange_keeps_one_micro_batch_more() -> None:
-    assert peak(kept=(1, 1, 1), pp=4, ep_overlap=1) == 5
-
-
 def test_the_ends_go_short_of_a_layer_first() -> None:
     places = [[float(stage_layers(model_of("deepseek-v3"), pp, place)) for place in PLACES] for pp in (1, 4, 15, 60)]
     assert places == [[61, 61, 61], [15, 16, 15], [4, 5, 4], [1, 2, 1]]
-
-
-def test_recomputing_needs_room_for_the_layer_that_is_redone() -> None:
-    assert step(activations=1e9, working=3e8, recompute=2)["activations"] == 1.3e9
-    assert step(activations=1e9, working=3e8, recompute=0)["activations"] == 1e9
-
-
-def test_a_stage_keeps_the_saved_bytes_of_each_of_its_layers() -> None:
-    modes = ("none", "full")
-    prices = {
-        f"{i} saved {mode}": np.full(2, v)
-        for i, row in enumerate([(10.0, 1.0), (20.0, 2.0)])
-        for mode, v in zip(modes, row, strict=True)
-    }
-    found = stage_activations(
-        model_of("deepseek-v3"), split(pp=1, recompute=[0, 1]), prices | {"saved head": np.full(2, 5.0)}, modes
-    )
-    assert found["kept first"].tolist() == [3 * 10 + 58 * 20, 3 * 1 + 58 * 2]
-    assert found["working"].tolist() == [20, 20]
-    assert found["logits"].tolist() == [5, 5]
-
-
-def test_an_update_moves_the_optimizer_state_twice() -> None:
-    # Master copy and two moments read and written (24), gradients read (4), BF16 weights written (2).
-    assert OPTIMIZER_TRAFFIC == 30
-    stage = {
-        key: np.array([v]) for key, v in {"dp": 8, "edp": 2, "dense parameters": 8e9, "expert parameters": 2e9}.items()
-    }
-    assert optimizer_traffic(stage, split(zero=0)).tolist() == [30 * 10e9]
-    assert optimizer_traffic(stage, split(zero=1)).tolist() == [30 * 2e9]
 
 
 # --- serving ------------------------------------------------------------------------------------------------------
