@@ -15,12 +15,12 @@ from clusters.tunings import collective_s
 from collectives.point_to_point import farthest
 from parallel import memory
 from parallel.exchange import EXCHANGES, REAL, ExchangeRules, candidates, exchange_s
-from parallel.models import LayerKind, Model, Moe
+from parallel.models import LayerKind, Mlp, Model, Moe
 from parallel.operators import (
     ACTIVATION_BYTES,
     Operator,
     decode_attention,
-    feed_forward,
+    dense_mlp,
     head,
     norm,
     sequence_attention,
@@ -29,6 +29,7 @@ from parallel.placement import members_of, world
 from parallel.precision import recipe
 from parallel.priced import Priced, total
 from parallel.roofline import Chip, chip, forward_s
+from parallel.serving_operators import grouped_experts
 from parallel.stages import slowest_stage
 from parallel.strategy import Columns
 from parallel.workload import ServeWorkload
@@ -96,6 +97,16 @@ def replicas(cluster: Cluster, cols: Mapping[str, Column]) -> Column:
     return np.floor(world(cluster, cols["used"]) / (stage_ranks(cols) * cols["pp"]))
 
 
+def feed_forward(mlp: Mlp | Moe, h: int, tokens: Column, tp: Column, ranks: Column) -> list[Operator]:
+    """Return the feed-forward half of a layer: one dense MLP, or routed experts over all ranks beside the shared ones."""
+    if isinstance(mlp, Mlp):
+        return dense_mlp(mlp, h, tokens, tp)
+    routed = grouped_experts(mlp, h, tokens / tp, ranks)
+    if not mlp.shared_intermediate:
+        return routed
+    return [*routed, *dense_mlp(Mlp(mlp.shared_intermediate, mlp.gated), h, tokens, tp, term="shared expert")]
+
+
 def _layer(job: ServeJob, phase: Phase, kind: LayerKind, cols: Mapping[str, Column]) -> dict[str, Column]:
     """Seconds of one layer for one pass: all its micro-batches, by term, exposed and busy."""
     tp, parts = cols["tp"], cols["microbatches"]
@@ -106,7 +117,7 @@ def _layer(job: ServeJob, phase: Phase, kind: LayerKind, cols: Mapping[str, Colu
         norm("attention norm", tokens, h, tp),
         *phase.attention(job, kind, tokens, tp),
         norm("mlp norm", tokens, h, tp),
-        *feed_forward(kind.mlp, h, tokens, tp, ranks, 1.0, tokens_in_group=tokens / tp * ranks),
+        *feed_forward(kind.mlp, h, tokens, tp, ranks),
     ]
     out = {name: np.zeros_like(tp) for name in COMPUTE}
     for op in operators:

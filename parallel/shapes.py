@@ -42,8 +42,9 @@ def _raise(faults: list[Fault]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """One attention block: grouped-query (`gqa`, multi-head when `kv_heads == heads`) or multi-head latent (`mla`).
+    """One attention block: grouped-query (`gqa`, multi-head when `kv_heads == heads`), multi-head latent (`mla`), recurrent.
 
+    The recurrent one is the gated delta rule (`delta`): `heads` of values, `kv_heads` of keys, a state instead of a cache.
     `bias` is on the query, key and value projections, `output_bias` on the output projection; `sliding_window` is
     the number of positions a token sees (0: all); `sinks` adds one learned logit per head (gpt-oss).
 
@@ -255,7 +256,17 @@ def _mla_matrices(attention: Attention, hidden: int) -> dict[str, Shape]:
     }
 
 
-_MATRICES = {"gqa": _gqa_matrices, "mla": _mla_matrices}
+def _delta_matrices(attention: Attention, hidden: int) -> dict[str, Shape]:
+    keys, values = attention.kv_heads * attention.head_dim, attention.heads * attention.head_dim
+    return {
+        "query_key": (hidden, 2 * keys),
+        "value_gate": (hidden, 2 * values),
+        "step_gates": (hidden, 2 * attention.heads),
+        "output": (values, hidden),
+    }
+
+
+_MATRICES = {"gqa": _gqa_matrices, "mla": _mla_matrices, "delta": _delta_matrices}
 
 
 def attention_matrices(attention: Attention, hidden: int) -> dict[str, Shape]:
