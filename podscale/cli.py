@@ -13,7 +13,19 @@ from typing import Annotated, Any
 import typer
 
 from podscale import __version__, door
-from podscale.commands import bench, calibrate, collective, compare, listing, new, pipeline, scenario, topo, validate
+from podscale.commands import (
+    bench,
+    calibrate,
+    claims,
+    collective,
+    compare,
+    listing,
+    new,
+    pipeline,
+    scenario,
+    topo,
+    validate,
+)
 from topo.errors import PodscaleError
 
 app = typer.Typer(
@@ -35,6 +47,8 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("topo", topo.topo, "Describe a cluster: tiers, parts, watts, price."),
     ("collective", collective.collective, "Price one collective, beside the bound that none beats."),
     ("pipeline", pipeline.pipeline, "Run a pipeline schedule exactly, and say why its stages wait."),
+    ("claims", claims.claims, "Check the claims of the sources, all of them."),
+    ("claim", claims.claim, "Run one claim, change its inputs, draw it."),
     ("bench", bench.bench, "Measure podscale itself."),
 )
 for _name, _command, _short in _COMMANDS:
