@@ -54,6 +54,44 @@ def error_table(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def training_table() -> str:
+    document = validate("training")
+    heads = (
+        "group",
+        "rows",
+        "predicted",
+        "median %",
+        "p90 %",
+        "bias %",
+        "coverage %",
+        "source unseen: median %",
+        "p90 %",
+    )
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    left_out = document["leave_one_source_out"]
+    rows = [(name, s, left_out["groups"][name]) for name, s in document["groups"].items() if s["predicted"]]
+    rows += [
+        ("**all rows**", document["summary"], left_out["summary"]),
+        ("**complete rows**", document["complete"], {}),
+    ]
+    for label, s, unseen in rows:
+        figures = [percent(s["median_ape"]), percent(s["p90_ape"]), percent(s["bias"], "+"), percent(s["coverage"])]
+        figures += [percent(unseen.get(key)) for key in ("median_ape", "p90_ape")]
+        lines.append(f"| {label} | {s['n']:,} | {s['predicted']} | {' | '.join(figures)} |")
+    return "\n".join(lines) + "\n"
+
+
+def serving_table() -> str:
+    document = validate("serving")
+    heads = ("what", "rows", "predicted", "median %", "p90 %", "bias %", "coverage %", "width %")
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    for label, s in document["metrics"].items():
+        keys = ("median_ape", "p90_ape", "bias", "coverage", "width")
+        figures = [percent(s[key], "+" if key == "bias" else "") for key in keys]
+        lines.append(f"| {label} | {s['n']:,} | {s['predicted']:,} | {' | '.join(figures)} |")
+    return "\n".join(lines) + "\n"
+
+
 def products_table() -> str:
     document = validate("gemm")
     heads = ("group", "rows", "median %", "p90 %", "bias %", "unseen median %", "unseen p90 %", "coverage %", "width %")
@@ -74,7 +112,8 @@ def links_table(name: str) -> str:
     lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
     families = by_group(document["rows"], "family")
     shown = {label: s for label, s in families.items() if s["predicted"]}
-    for label, s in [*shown.items(), ("**all rows**", document["summary"])]:
+    blocks = document.get("blocks", {})
+    for label, s in [*shown.items(), *blocks.items(), ("**all rows**", document["summary"])]:
         figures = [percent(s["median_ape"]), percent(s["p90_ape"]), percent(s["bias"], "+")]
         figures += [percent(s["coverage"]), percent(s["width"])]
         lines.append(f"| {label} | {s['n']:,} | {s['predicted']:,} | {' | '.join(figures)} |")
@@ -101,11 +140,12 @@ def rungs_table() -> str:
 
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "answer"): answer_table,
-    ("ACCURACY.md", "training"): lambda: error_table("training"),
+    ("ACCURACY.md", "training"): training_table,
     ("ACCURACY.md", "memory"): lambda: error_table("memory"),
     ("ACCURACY.md", "gemm"): products_table,
     ("ACCURACY.md", "moe"): lambda: links_table("moe"),
     ("ACCURACY.md", "collectives"): lambda: links_table("collectives"),
+    ("ACCURACY.md", "serving"): serving_table,
     ("ACCURACY.md", "testbed"): lambda: error_table("testbed"),
     ("ACCURACY.md", "rungs"): rungs_table,
 }
