@@ -2,7 +2,7 @@
 
 Constants belong to an engine class (early Megatron, Megatron-Core, PyTorch FSDP), to a part, a number format or a
 generation; none belongs to a model, a run or a source. `data/training.yaml` holds them with their residuals, as
-`parallel.training_fit` writes them.
+`parallel.calibration.training` writes them.
 """
 
 from collections.abc import Mapping
@@ -29,9 +29,9 @@ class Engine:
     vector : bytes that memory-bound operations move, over those of the fused kernels that `parallel.operators` counts
     boundary_s : time that a stage waits on the host at each end of a chunk of a pipeline, per micro-batch [s]
     attention : kernel of the attention core, a key of `attention` in the data file, or `unfused`
-    tp_overlap : how tensor-parallel communication hides, a key of `parallel.layer.TP_OVERLAPS`
+    tp_overlap : how tensor-parallel communication hides, a key of `parallel.training.layer.TP_OVERLAPS`
     dp_overlap : whether gradients are reduced behind the backward pass
-    framework : what it keeps in memory, a key of `parallel.frameworks.FRAMEWORKS`
+    framework : what it keeps in memory, a key of `parallel.training.frameworks.FRAMEWORKS`
     stops_early : whether recomputing a layer ends at the last tensor that backward needs (`torch.utils.checkpoint`)
     fused_loss : whether softmax and loss are one kernel that leaves its gradient in place
     note : what it stands for

@@ -10,9 +10,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from parallel.layouts import describe
-from parallel.pipeline import Pipeline, Played, advice, play, row
-from parallel.splits import place
+from parallel.training.layouts import describe
+from parallel.training.pipeline import Pipeline, Played, advice, play, row
+from parallel.training.splits import place
 from podscale.gantt import Panel, gantt_svg
 
 LINKS = tuple(10e-3 if stage == 8 else 10e-6 for stage in range(1, 16))

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from parallel.compare import CompareRequest
     from parallel.executors import run
     from parallel.io import model_names, read_model
-    from parallel.layer import TrainJob
     from parallel.models import Model, active_parameters, parameters
     from parallel.priced import Priced
     from parallel.scenario import serve, train
-    from parallel.serving import ServeJob
+    from parallel.serving.phases import ServeJob
     from parallel.strategy import Columns, Space
     from parallel.sweep import Task, serve_space, train_space
-    from parallel.validation import validate
+    from parallel.training.layer import TrainJob
+    from parallel.validation.sets import validate
     from parallel.workload import ServeWorkload, TrainWorkload
 
 _HOMES: Final = {
@@ -29,11 +29,11 @@ _HOMES: Final = {
     "parallel.models": ("Model", "active_parameters", "parameters"),
     "parallel.priced": ("Priced",),
     "parallel.scenario": ("serve", "train"),
-    "parallel.serving": ("ServeJob",),
+    "parallel.serving.phases": ("ServeJob",),
     "parallel.strategy": ("Columns", "Space"),
     "parallel.sweep": ("Task", "serve_space", "train_space"),
-    "parallel.training": ("TrainJob",),
-    "parallel.validation": ("validate",),
+    "parallel.training.step": ("TrainJob",),
+    "parallel.validation.sets": ("validate",),
     "parallel.workload": ("ServeWorkload", "TrainWorkload"),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}

@@ -11,7 +11,7 @@ import numpy as np
 from clusters import catalogue
 from clusters.build import Cluster, build, notes
 from clusters.spec import ClusterSpec, focus, load, parse, with_
-from parallel import footprint, results
+from parallel import results
 from parallel.exchange import exchange_s
 from parallel.executors import choose, run, session
 from parallel.io import read_model, read_yaml
@@ -21,6 +21,7 @@ from parallel.precision import Recipe, recipe
 from parallel.roofline import chip
 from parallel.search import Found
 from parallel.sweep import PHASES, Bound, Task, space_of
+from parallel.training import footprint
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.errors import Fault, SpecError
 from topo.survey import parts
@@ -356,7 +357,7 @@ def assumptions(request: CompareRequest, model: Model, cluster: Cluster) -> list
         ("experts", "balanced: every rank gets the mean number of rows", "flag of the workload: imbalance"),
         ("prefill and decode", "separate pools; no prefix cache, no speculation", "workload"),
         ("engine", "no host time between steps: CUDA graphs, launch floor per kernel", "clusters/data/kernels.yaml"),
-        ("time to first token", "the pass and half of the interval between passes", "parallel/serving.py"),
+        ("time to first token", "the pass and half of the interval between passes", "parallel/serving/phases.py"),
         ("key-value cache", f"{serve.kv_bytes:g} bytes per value, at the mean context", "workload"),
         (
             "reserve",

@@ -1,6 +1,6 @@
 """What a token costs: accelerators by the hour, tokens by the million, caches by the second, and prices read backwards.
 
-Rates come from the steps of `parallel.serving` and `parallel.training`, prices from `clusters.economics` and
+Rates come from the steps of `parallel.serving.phases` and `parallel.training.step`, prices from `clusters.economics` and
 `clusters.memories`; nothing here knows how fast anything is.
 """
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from parallel.configs import FAMILIES, model_from_config
-from parallel.model_cases import Inexpressible, model_from_case
 from parallel.models import Model, Moe, active_parameters, kv_bytes_per_token, layer_count, parameters
+from parallel.validation.model_cases import Inexpressible, model_from_case
 from topo.errors import Fault, SpecError
 
 __all__ = [

@@ -1,6 +1,6 @@
 """What a rank holds of a model: parameters of a layer and of a pipeline stage, weights and cache while serving.
 
-What a training step holds beside its parameters is in `parallel.footprint`.
+What a training step holds beside its parameters is in `parallel.training.footprint`.
 """
 
 from collections.abc import Mapping
@@ -127,7 +127,7 @@ def stage_parameters(model: Model, cols: Mapping[str, Column]) -> dict[str, Colu
 def serving_weights(model: Model, cols: Mapping[str, Column], recipe: Recipe) -> Column:
     """Weight bytes per rank of the fullest stage, each role in its own format.
 
-    Routed experts spread over all ``max(ep, tp)`` ranks of the stage, as `parallel.serving` prices them.
+    Routed experts spread over all ``max(ep, tp)`` ranks of the stage, as `parallel.serving.phases` prices them.
     """
     layers = fullest_stage(model, cols["pp"])
     width = {role: FORMATS[getattr(recipe, role)].bytes_per_value for role in ("attention", "mlp", "experts", "head")}

@@ -3,7 +3,7 @@
 Symbols: ``t`` tokens of one rank and micro-batch (already divided by cp), ``h`` hidden size, ``f`` MLP width, ``tp`` tensor
 parallel size with sequence parallelism (norms and residuals are sharded over tp, Korthikanti 2205.05198). A GEMM is
 ``C[m, n] = A[m, k] · B[k, n]``. Activations are BF16 between operators; what backward keeps
-of them is counted in `parallel.activations`.
+of them is counted in `parallel.training.activations`.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Operator:
     role : `attention`, `mlp`, `experts` or `head`; the recipe turns it into a number format
     m, n, k, groups : GEMM shape; `groups` equal GEMMs in one launch
     flops, bytes : work and traffic of an attention core or a vector operation
-    modules : parts of a layer, of `parallel.activations.MODULES`, whose selective recomputation redoes it
+    modules : parts of a layer, of `parallel.training.activations.MODULES`, whose selective recomputation redoes it
     weights : whether the second operand of a product is a weight; else it is an activation with a gradient of its own
     column_parallel : split by output columns: its backward hides the reduction of its input's gradient
     launches : kernels forward; `parallel.roofline.BACKWARD_KERNELS` says how many backward launches for each

@@ -4,16 +4,16 @@ from typing import Any
 
 from clusters.software import interval, regime
 from clusters.tunings import tuning
-from parallel.layer import RECOMPUTE
 from parallel.models import Moe
 from parallel.placement import ORDERS, domain_size
 from parallel.precision import RECIPES, recipe
 from parallel.priced import Priced
 from parallel.roofline import chip
-from parallel.serving import stage_ranks
+from parallel.serving.phases import stage_ranks
 from parallel.strategy import Columns
 from parallel.sweep import PHASES, Bound
-from parallel.training import SCHEDULES
+from parallel.training.layer import RECOMPUTE
+from parallel.training.step import SCHEDULES
 from topo.columns import Column
 
 NO_INTERVAL = "no interval: no measured residuals stand behind this regime yet (see podscale validate)"

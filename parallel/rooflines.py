@@ -1,7 +1,7 @@
 """The blackboard's own arithmetic: two budgets, compute time and memory time, and what follows from them.
 
-One equation per function, on plain numbers. No kernel, wire or schedule is in here: `parallel.serving` and
-`parallel.training` hold those, and `parallel.claims` sets the two side by side.
+One equation per function, on plain numbers. No kernel, wire or schedule is in here: `parallel.serving.phases` and
+`parallel.training.step` hold those, and `parallel.claims` sets the two side by side.
 
 Source: "How GPT-5, Claude, and Gemini Are Actually Trained and Served" (a blackboard lecture by Reiner Pope with Dwarkesh
 Patel, in its published summary); the sections are named below.

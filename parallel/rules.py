@@ -15,9 +15,9 @@ from collectives.pipelines import SCHEDULES as PIPELINES
 from parallel.exchange import works_for
 from parallel.models import Mlp, Model, Moe, layer_count
 from parallel.placement import ORDERS, domain_size, members_of, world
-from parallel.serving import replicas, stage_ranks
+from parallel.serving.phases import replicas, stage_ranks
 from parallel.strategy import Columns
-from parallel.training import SCHEDULES
+from parallel.training.step import SCHEDULES
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.columns import Column, column
 from topo.errors import Fault, SpecError

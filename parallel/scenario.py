@@ -14,20 +14,21 @@ import numpy as np
 
 from clusters.build import between, build
 from clusters.spec import ClusterSpec, focus, load, parse, with_
-from parallel import results, rules, serving
+from parallel import results, rules
 from parallel.exchange import REAL, ExchangeRules
 from parallel.io import read_model, read_yaml
-from parallel.layer import RECOMPUTE, TrainJob
-from parallel.layouts import describe
 from parallel.models import Model, flops_per_token_forward
 from parallel.placement import ORDERS, domain_size
 from parallel.priced import Priced
-from parallel.serving import ServeJob
+from parallel.serving import phases as serving
+from parallel.serving.phases import ServeJob
+from parallel.serving.transfer import Side, Transfer, request_bytes, transfer
 from parallel.strategy import Columns, Space
 from parallel.sweep import PHASES, Bound, Task
-from parallel.training import DEFAULTS, SCHEDULES, placement
-from parallel.transfer import Side, Transfer, request_bytes, transfer
-from parallel.verdict import Verdict, verdict
+from parallel.training.layer import RECOMPUTE, TrainJob
+from parallel.training.layouts import describe
+from parallel.training.step import DEFAULTS, SCHEDULES, placement
+from parallel.training.verdict import Verdict, verdict
 from parallel.workload import ServeWorkload, Software, TrainWorkload
 from topo.errors import Fault, InfeasibleError, SpecError
 
@@ -100,9 +101,9 @@ def _verdict(bound: Bound, cols: Columns) -> Verdict:
 def serve(path: str | Path, limit: str | None = None) -> dict[str, Any]:
     """Price the deployment of a scenario file; with ``limit="communication"`` everything but the expert exchange is free.
 
-    With an `engine` in the file both phases run on the same accelerators, under a load: see `parallel.served`.
+    With an `engine` in the file both phases run on the same accelerators, under a load: see `parallel.serving.served`.
     A `ladder` in the file changes assumptions one after the other; each rung is priced in the same way. With `pools` in the
-    file there are two deployments, and the caches that move between them: see `parallel.transfer`.
+    file there are two deployments, and the caches that move between them: see `parallel.serving.transfer`.
     """
     from parallel.scenariofile import ServeFile, check, load_faults, pool_faults
 
@@ -113,7 +114,7 @@ def serve(path: str | Path, limit: str | None = None) -> dict[str, Any]:
         raise SpecError(faults)
     spec, model = _cluster(file, path), _model(file.model, path)
     if file.engine != "none":
-        from parallel.served import serve_engine
+        from parallel.serving.served import serve_engine
 
         if limit is not None:
             raise SpecError([Fault("limit", limit, "is of one phase, and an engine runs both", "leave it out")])

@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from clusters.software import attention_kernels, engine_names
 from parallel.exchange import EXCHANGES
-from parallel.layer import RECOMPUTE
 from parallel.placement import ORDERS
 from parallel.precision import FORMATS, RECIPES
-from parallel.training import SCHEDULES
+from parallel.training.layer import RECOMPUTE
+from parallel.training.step import SCHEDULES
 from parallel.workload import DISPATCHERS, GRAPHS, TP_OVERLAPS, TRAINS
 from topo.errors import Fault, SpecError
 

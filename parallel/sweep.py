@@ -7,15 +7,17 @@ import numpy as np
 
 from clusters.build import Cluster, build
 from clusters.spec import ClusterSpec
-from parallel import rules, serving, training
-from parallel.layer import RECOMPUTE, TrainJob
+from parallel import rules
 from parallel.models import Model, Moe
 from parallel.placement import fillings
 from parallel.precision import RECIPES, recipe
 from parallel.priced import Priced, joined
 from parallel.search import Found, merge, pareto
-from parallel.serving import ServeJob
+from parallel.serving import phases as serving
+from parallel.serving.phases import ServeJob
 from parallel.strategy import Columns, Index, Space, powers_of_two
+from parallel.training import step as training
+from parallel.training.layer import RECOMPUTE, TrainJob
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.columns import Column
 from topo.errors import Fault, SpecError

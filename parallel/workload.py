@@ -50,7 +50,7 @@ class Software:
     dp_overlap : whether gradients are reduced behind the backward pass; None: as the engine does
     graphs : what CUDA graphs replay, a key of `GRAPHS`
     dispatcher : what carries the expert exchange, a key of `DISPATCHERS`
-    framework : what it keeps in memory, a key of `parallel.frameworks.FRAMEWORKS`
+    framework : what it keeps in memory, a key of `parallel.training.frameworks.FRAMEWORKS`
     compiled : whether a compiler fuses the memory-bound operations and the loss (`torch.compile`)
     trains : `all` weights, or `lora`: adapters beside frozen weights
     mtp : whether the model's multi-token-prediction modules are trained
@@ -115,10 +115,10 @@ class TrainWorkload:
     software : what trains it
     gradient_bytes : bytes per gradient value that is kept and reduced (FP32 accumulation: 4)
     imbalance : rows of the busiest expert rank over the mean (1: balanced by the router's loss)
-    optimizer : a key of `parallel.frameworks.OPTIMIZERS`
+    optimizer : a key of `parallel.training.frameworks.OPTIMIZERS`
     offload : share of the optimizer's state that the host holds
     offload_layers : layers of a stage whose activations the host holds
-    recompute_modules : what selective recomputation redoes, of `parallel.activations.MODULES`
+    recompute_modules : what selective recomputation redoes, of `parallel.training.activations.MODULES`
     reserve_bytes : memory that driver and communication library keep (None: counted from the framework's communicators)
     """
 
@@ -148,7 +148,7 @@ class TrainWorkload:
 
     @property
     def framework(self) -> str:
-        """What the software keeps in memory: a key of `parallel.frameworks.FRAMEWORKS`."""
+        """What the software keeps in memory: a key of `parallel.training.frameworks.FRAMEWORKS`."""
         return str(self.software.settled("framework"))
 
     @property

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from parallel.compare import CompareRequest, compare
-from parallel.scoring import by_group
-from parallel.validation import validate
+from parallel.validation.scoring import by_group
+from parallel.validation.sets import validate
 
 ROOT = Path(__file__).parents[1]
 LATENCY = {"train": ("step", 1.0, "s"), "prefill": ("TTFT", 1.0, "s"), "decode": ("TPOT", 1e3, "ms")}

@@ -185,9 +185,9 @@ def test_the_nomenclature_lists_what_the_tables_hold() -> None:
     from collectives.moe import COPIES
     from collectives.pipelines import SCHEDULES
     from parallel.exchange import EXCHANGES
-    from parallel.layer import RECOMPUTE
     from parallel.precision import FORMATS, RECIPES
     from parallel.results import STOPS
+    from parallel.training.layer import RECOMPUTE
 
     algorithms = {name for operation in ALGORITHMS.values() for name in operation}
     held = {*ALGORITHMS, *algorithms, *COPIES, *SCHEDULES, *EXCHANGES, *FORMATS, *RECIPES, *STOPS, *RECOMPUTE}

@@ -34,7 +34,7 @@ def _collectives(file: Path, out: Path, progress: Progress | None, **told: Any) 
 
 def _training(file: Path, out: Path, progress: Progress | None) -> dict[str, Any]:
     """Fit the factor of an installation to its own runs."""
-    from parallel.installation import calibrate_file
+    from parallel.calibration.installation import calibrate_file
 
     return calibrate_file(file, out, progress)
 

@@ -13,7 +13,7 @@ from topo.errors import Fault, SpecError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from parallel.pipeline import Played
+    from parallel.training.pipeline import Played
 
 _HEADS = {"imbalance": "uneven", "hop latency": "hops", "exposed communication": "exposed"}
 """Short names of causes, for the heads of tables."""
@@ -62,8 +62,8 @@ def pipeline(
     )
     links = _links(stages, seconds["--hop"], slow_hop or [])
     _check(schedule, trace, draw)
-    from parallel.layouts import parse_layout
-    from parallel.pipeline import Pipeline, document
+    from parallel.training.layouts import parse_layout
+    from parallel.training.pipeline import Pipeline, document
 
     pipe = Pipeline(
         stages,

@@ -26,7 +26,7 @@ def validate(
         near = get_close_matches(set_name, SETS, n=1)
         remedy = f"write {near[0]}" if near else f"choose one of {', '.join(SETS)}"
         raise SpecError([Fault("SET", set_name, "no such set of measurements", remedy)])
-    from parallel.validation import validate as run
+    from parallel.validation.sets import validate as run
 
     door = Door(as_json, quiet)
     with door.progress(f"scoring {set_name}") as progress:

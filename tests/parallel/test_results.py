@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from parallel import results
-from parallel.layer import RECOMPUTE
 from parallel.placement import ORDERS
 from parallel.strategy import Columns
 from parallel.sweep import Bound
+from parallel.training.layer import RECOMPUTE
 
 PHASES = ["train", "prefill", "decode"]
 every_phase = pytest.mark.parametrize("phase", PHASES)

@@ -15,7 +15,7 @@ from parallel.models import Mlp, Model
 from parallel.placement import ORDERS, world
 from parallel.rules import SERVE_RULES, TRAIN_RULES, Rule, Setting, check, data_parallel, divides, first_broken
 from parallel.strategy import Columns
-from parallel.training import SCHEDULES
+from parallel.training.step import SCHEDULES
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.errors import SpecError
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectives.pipelines import SCHEDULES, causes, execute
-from parallel.pipeline import Pipeline, play
+from parallel.training.pipeline import Pipeline, play
 from podscale.cli import main
 from podscale.gantt import CAUSES, WORK, Panel, gantt_svg
 from podscale.sheet import SIZES, width_of

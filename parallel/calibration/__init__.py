@@ -1,0 +1,1 @@
+"""Constants of training software and of serving engines, fitted to measured runs."""

@@ -1,0 +1,1 @@
+"""Prefill and decode: phases priced alone, engines under a load, and pools that hand caches on."""

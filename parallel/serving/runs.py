@@ -1,0 +1,195 @@
+"""A measured serving run, as its inputs alone say it: what was asked of which engine on which accelerators, and the answer.
+
+One worker is simulated step by step (`parallel.serving.queueing`). A disaggregated run has two kinds of workers, whose rates are
+matched in closed form: its decode batch follows from Little's law.
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from clusters.build import Cluster, build, path
+from clusters.catalogue import Accelerator, accelerator
+from clusters.spec import parse
+from collectives.point_to_point import farthest
+from parallel.models import Model, layer_count
+from parallel.placement import domain_size, members_of
+from parallel.roofline import chip
+from parallel.serving.engines import Engine, Settings, drawn_lengths, engine, kv_bytes, launched, serving_recipe
+from parallel.serving.passes import PassCost, Replica, Split, cache_positions, pass_cost, position_bytes
+from parallel.serving.queueing import ClosedLoop, Limits, Served, StepCost, simulate
+from parallel.serving.steady import ROUNDS
+
+FEW_CLIENTS = 16
+"""Up to so many clients every prompt of a run is simulated, beyond only `SHORT` rounds of them, the steady ones weighted."""
+SHORT = 4
+DRAFTED = 1.85
+"""Tokens of a step with one draft by multi-token prediction: 85 % of the drafts hold (DeepSeek-V3 2412.19437 §5.4.3)."""
+SEED = 2025
+ITERATIONS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run. `clients` is of one worker where `prefill` is None; else of the whole, and the workers are counted.
+
+    Attributes
+    ----------
+    gemm_quant : how the checkpoint is quantised, where the source says so
+    drafted : whether multi-token prediction drafts a token per step
+    prefill, workers : split of a prefill worker, and how many workers prefill and decode
+    """
+
+    engine: str
+    model: Model
+    part: Accelerator
+    precision: str
+    split: Split
+    clients: float
+    isl: float
+    osl: float
+    gemm_quant: str = ""
+    drafted: bool = False
+    prefill: Split | None = None
+    workers: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Mean seconds to the first token and for each further one, and whether requests were held back."""
+
+    ttft_s: float
+    tpot_s: float
+    saturated: bool
+
+
+@lru_cache(maxsize=64)
+def _cluster(name: str, accelerators: int) -> Cluster:
+    return build(parse({"accelerator": name, "accelerators": accelerators}))
+
+
+@lru_cache(maxsize=1024)
+def _priced(
+    model: Model, name: str, precision: str, gemm_quant: str, split: Split, kv: float, engine_name: str, attention: str
+) -> tuple[Replica, PassCost]:
+    domain = accelerator(name).domain
+    cluster = _cluster(name, int(np.ceil(split.ranks / domain)) * domain)
+    recipe = serving_recipe(model, precision, cluster.accelerator, gemm_quant)
+    machine = chip(cluster.accelerator, replace(recipe, attention=attention or recipe.attention))
+    replica = Replica(model, cluster, machine, split, kv)
+    return replica, pass_cost(replica, engine(engine_name))
+
+
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """A step that checks one drafted token for each sequence, and drafts the next with one more layer."""
+
+    cost: PassCost
+    layers: int
+
+    def __call__(self, decoding: float, positions: float, prompt: float, pairs: float, /) -> float:
+        """Return the seconds of the step."""
+        return self.cost(2.0 * decoding, positions, prompt, pairs) * (1.0 + 1.0 / self.layers)
+
+
+def worker(run: Run, split: Split, base: Engine, settings: Settings, attention: str = "") -> tuple[Replica, PassCost]:
+    """Return the replica of one worker, and what its passes cost; `attention` is the format of its weights there."""
+    kv = kv_bytes(settings, run.precision)
+    replica, cost = _priced(run.model, run.part.name, run.precision, run.gemm_quant, split, kv, run.engine, attention)
+    return replica, replace(cost, engine=base)
+
+
+def limits_of(replica: Replica, settings: Settings) -> Limits:
+    """Return what an engine admits to one attention group."""
+    positions = cache_positions(replica, settings.memory, of_rest=settings.memory_of_rest)
+    return Limits(
+        settings.sequences,
+        settings.tokens,
+        positions,
+        settings.mixed,
+        settings.poll_steps,
+        settings.wait_steps,
+        settings.wait_share * settings.tokens,
+    )
+
+
+def lengths(run: Run, count: int) -> tuple[list[int], list[int]]:
+    """Return prompt and answer tokens of each request: drawn from 0.8 to 1 of the nominal where the benchmark does so."""
+    share = DRAFTED if run.drafted else 1.0
+    if not drawn_lengths(run.isl, run.osl):
+        return [int(run.isl)] * count, [max(round(run.osl / share), 1)] * count
+    draw = np.random.default_rng(SEED)
+    inputs = draw.integers(int(0.8 * run.isl), int(run.isl) + 1, count)
+    outputs = draw.integers(int(0.8 * run.osl), int(run.osl) + 1, count) / share
+    return inputs.tolist(), np.maximum(np.round(outputs), 1).astype(int).tolist()
+
+
+def serve_run(run: Run, base: Engine | None = None) -> tuple[Served, int]:
+    """Simulate one worker; return the times and how many clients an attention group has."""
+    base = base or engine(run.engine)
+    settings = launched(base, run.model, run.part, run.precision, run.split.tp, run.clients, run.isl, run.osl)
+    replica, priced = worker(run, run.split, base, settings)
+    clients = max(round(run.clients / run.split.dp), 1)
+    count = clients * (ROUNDS if clients <= FEW_CLIENTS else SHORT)
+    cost: StepCost = Drafting(priced, layer_count(run.model)) if run.drafted else priced
+    return simulate(cost, limits_of(replica, settings), ClosedLoop(clients), *lengths(run, count)), clients
+
+
+def answer(run: Run, base: Engine | None = None) -> Answer:
+    """Return the mean times of a run, as a load generator reports them: the opening burst is one round of ten."""
+    base = base or engine(run.engine)
+    if run.prefill is not None:
+        return disaggregated(run, base)
+    served, clients = serve_run(run, base)
+    opening, later = slice(0, clients), slice(clients, None)
+    weigh = 1.0 / ROUNDS
+
+    def mean(times: np.ndarray) -> float:
+        rest = times[later] if len(times) > clients else times
+        return float(weigh * np.mean(times[opening]) + (1.0 - weigh) * np.mean(rest))
+
+    share = DRAFTED if run.drafted else 1.0
+    return Answer(mean(served.ttft_s) + base.offset_s, mean(served.tpot_s) / share, served.saturated)
+
+
+def disaggregated(run: Run, base: Engine) -> Answer:
+    """Match prefill and decode workers: a request takes its prompt, the move of its cache, and ``osl − 1`` steps.
+
+    The rate is ``clients / (TTFT + (osl − 1)·TPOT)``, or what the prefill workers can do where that is less; the sequences
+    that decode on one worker are ``rate·(osl − 1)·TPOT / workers`` (Little).
+    """
+    before, after = run.workers
+    drawn = 0.9 if drawn_lengths(run.isl, run.osl) else 1.0
+    isl, osl = drawn * run.isl, drawn * run.osl
+    settings = base.defaults
+    first, prompts = worker(run, run.prefill or run.split, base, settings)
+    second, step = worker(run, run.split, base, settings)
+    groups = before * first.split.dp
+    alone = prompts(0.0, 0.0, isl, isl * isl / 2.0)
+    moved = _move_s(second, isl)
+    most = groups / alone
+    limits = limits_of(second, settings)
+    room = max(min(limits.sequences, limits.positions / (isl + osl)), 1.0)
+    seats = after * second.split.dp
+    held = min(run.clients / seats, room)
+    for _ in range(ITERATIONS):
+        batch = max(held, 1.0)
+        tpot = step(batch, batch * (isl + osl / 2.0), 0.0, 0.0)
+        free = run.clients / (alone + moved + osl * tpot)
+        rate = min(free, most, room * seats / (osl * tpot))
+        held = 0.5 * held + 0.5 * rate * osl * tpot / seats
+    burst = max(run.clients / groups - 1.0, 0.0) / 2.0 * alone / ROUNDS
+    wait = rate / most / 2.0 * alone * max(1.0 - groups / run.clients, 0.0)
+    queued = max(run.clients / rate - alone - moved - osl * tpot, 0.0)
+    ttft = alone + moved + max(burst + wait, queued) + tpot
+    return Answer(ttft + base.offset_s, tpot, rate < free)
+
+
+def _move_s(replica: Replica, isl: float) -> float:
+    """Seconds to move the cache of one prompt between two workers, by what joins the outermost tier of the cluster."""
+    cluster = replica.cluster
+    one = np.ones(1)
+    span = members_of(cluster, one * domain_size(cluster), one * cluster.accelerators, one)
+    size = np.array([isl * position_bytes(replica)])
+    return float(farthest(size, span, path(cluster, "send_recv", "nccl"))[0])

@@ -1,0 +1,1 @@
+"""One training step: layers, placement on stages, memory, and the step that they add up to."""

@@ -1,0 +1,132 @@
+"""What trained a case: the class of software behind each source, and what the case itself tells of it.
+
+Nothing here is fitted: every table maps words of a source to inputs of the model.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from parallel.training.activations import MODULES
+from parallel.workload import Software
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A source: which group it is scored in, the class of its software, and where that departs from the class."""
+
+    name: str
+    pattern: str
+    engine: str = "megatron-core"
+    tp_overlap: str = "engine"
+    attention: str = "engine"
+    framework: str = "engine"
+    gradient_bytes: float | None = None
+    optimizer: str = "adam"
+
+
+FAMILIES: Final[tuple[Family, ...]] = (
+    Family("Megatron-Bridge", r"Megatron-Bridge", gradient_bytes=2.0),
+    Family("dgxc", r"dgxc", gradient_bytes=2.0, optimizer="adam-remainders"),
+    Family("MLPerf", r"MLPerf", gradient_bytes=2.0, optimizer="adam-remainders"),
+    Family("NeMo docs", r"NeMo docs|NeMo-Framework-Launcher", gradient_bytes=2.0, optimizer="adam-remainders"),
+    Family("SimuMax", r"SimuMax", tp_overlap="none"),
+    Family("Mosaic", r"Mosaic|llm-foundry", "fsdp", attention="flash-1", framework="llm-foundry"),
+    Family("torchtitan", r"torchtitan", "fsdp"),
+    Family("Zero Bubble", r"Zero Bubble", "early-megatron"),
+    Family("vTrain single", r"vTrain.*single", "early-megatron", tp_overlap="none"),
+    Family("vTrain multi", r"vTrain", "early-megatron", tp_overlap="none"),
+    Family("BigScience", r"BigScience", "early-megatron", tp_overlap="none", framework="megatron-deepspeed"),
+    Family("Korthikanti", r"Korthikanti", "early-megatron"),
+    Family("SC21", r"Narayanan", "early-megatron", tp_overlap="none"),
+    Family("MegaScale", r"MegaScale", framework="megatron-lm"),
+    Family("other", r""),
+)
+"""Sources by the first pattern that their name holds. Megatron-LM of 2021 and 2022 (Narayanan 2104.04473 §4.2,
+Korthikanti 2205.05198 §4.1, BigScience, vTrain's runs) wrote the scores to memory: FlashAttention came with 2205.14135.
+The peak memory that Zero Bubble publishes fits unfused attention only. Megatron-LM hides the reduction of input gradients
+since late 2021; the DeepSpeed fork that BigScience and vTrain ran is older, and SimuMax's runs switch overlap off.
+llm-foundry's tables ran FlashAttention 1 in Triton. Megatron-Bridge's and NeMo's performance recipes reduce gradients in
+BF16 (`grad_reduce_in_fp32=False`, `grad_sync_dtype: bf16`); NeMo's distributed Adam keeps of the master copy what the BF16
+weight lacks."""
+
+ODD: Final[Mapping[str, str]] = {
+    "mb_26.06.01_GPT_OSS_120B_GB200_MXFP8_64": "a regression of that release, says its footnote",
+    "mb_26.06.01_GPT_OSS_120B_GB300_MXFP8_64": "a regression of that release, says its footnote",
+    "mb_25.11_DeepSeekV3_GB200_BF16_256": "the recipe beside it has another global batch",
+    "vtrain_multi_016": "9.8 s where its twins at half and a quarter of the micro-batch take 5.0",
+    "vtrain_multi_042": "21.9 s at micro-batch 2, 19.1 at 3: neighbours fall by a third",
+}
+"""Rows that their own source or their neighbours contradict: priced and scored, but nothing is fitted to them."""
+
+SLOW_REDUCTIONS: Final = ("BigScience", 4)
+"""A platform whose tensor-parallel all-reduces took 1.5 ms and as much again as their wire (Jean Zay, Omni-Path nodes): its
+runs from that tensor-parallel size on are scored, but nothing is fitted to them."""
+
+SCOPES: Final[tuple[tuple[str, str], ...]] = (("full_iteration", "full"), ("attn", "attention"), ("mlp", "mlp"))
+"""Part of a recipe's CUDA graph scope -> what the graphs replay; any other scope is that of the router."""
+
+
+def family(source: str) -> Family:
+    """Return the family of a source by its name.
+
+    >>> family("vTrain artifact (MICRO 24), VIA-Research/vTrain data/ground_truth_single.csv").name
+    'vTrain single'
+    """
+    return next(f for f in FAMILIES if re.search(f.pattern, source, re.IGNORECASE))
+
+
+def framework(case: Json) -> str:
+    """Return the software of a case, a key of `parallel.training.frameworks.FRAMEWORKS`; PyTorch's by what the case compiles.
+
+    torchtitan compiled blocks alone in 2024 and the loss too from 2025 on.
+
+    >>> framework({"source": {"name": "torchtitan benchmarks/llama3-8b_h200_202506_trainy-whitefiber.md"},
+    ...     "notes": "fp8 all-gather; compile"})
+    'torch-fsdp-compiled'
+    """
+    source, notes = (case.get("source") or {}).get("name") or "", case.get("notes") or ""
+    name = family(source).framework
+    if family(source).name != "torchtitan" or ("compile" not in notes and "async" not in notes):
+        return name
+    return "torch-fsdp-compiled" if re.search(r"_2025|_2026", source) else "torch-fsdp-blocks"
+
+
+def recompute_modules(case: Json) -> tuple[str, ...]:
+    """Return the parts of a layer that selective recomputation redoes, as the case lists them; else the attention core.
+
+    >>> recompute_modules({"recompute": {"mode": "selective", "detail": "layernorm,moe_act"}})
+    ('layernorm', 'moe_act')
+    """
+    detail = (case.get("recompute") or {}).get("detail") or ""
+    return tuple(name for name in MODULES if re.search(rf"\b{name}\b", detail)) or ("core_attn",)
+
+
+def software(case: Json) -> Software:
+    """Return what trained a case, as far as its recipe and notes tell; else what its family's engine does."""
+    source = family((case.get("source") or {}).get("name") or "")
+    recipe, notes = case.get("recipe") or {}, f"{case.get('notes') or ''} {case['id']}"
+    scope = f"{recipe.get('cuda_graph') or 'none'} {recipe.get('cuda_graph_scope') or ''}"
+    replayed = next((graphs for word, graphs in SCOPES if word in scope), "router")
+    named = bool(recipe) and not recipe.get("moe_dispatcher")
+    return Software(
+        engine=source.engine,
+        attention=source.attention,
+        tp_overlap="chunked" if "asynctp" in notes.lower() else source.tp_overlap,
+        framework=framework(case),
+        graphs="none" if str(recipe.get("cuda_graph")).lower() == "none" else replayed,
+        dispatcher="alltoall" if named else "auto",
+        compiled="compile" in notes,
+        trains="lora" if case.get("kind") == "lora" else "all",
+        mtp="without MTP" not in notes,
+    )
+
+
+def in_fit(case: Json) -> bool:
+    """Whether constants may be fitted to a case: see `ODD` and `SLOW_REDUCTIONS`."""
+    source, size = SLOW_REDUCTIONS
+    slow = family(case["source"]["name"]).name == source and case["parallel"]["tp"] >= size
+    return case["id"] not in ODD and not slow and case.get("completeness") == "full"

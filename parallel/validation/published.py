@@ -1,0 +1,237 @@
+"""Score published serving results: throughput or speed of a stated batch, prefill and decode apart.
+
+A case is a steady state: so many sequences, or prompt tokens, on every accelerator, in one or two micro-batches, under a
+split. Its rate is what one pass yields over what the pass takes (`parallel.serving.passes`). Engines without constants of
+their own are priced as SGLang, which says so.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from clusters import measurements
+from clusters.products import part_of
+from parallel.hybrids import served_model
+from parallel.io import read_yaml
+from parallel.precision import FORMATS
+from parallel.serving.engines import engine
+from parallel.serving.passes import PassCost, Split
+from parallel.serving.runs import Run, answer, worker
+from parallel.validation import scoring
+from parallel.validation.cases import Skip
+from parallel.validation.serving_rows import run_of
+from parallel.validation.throughput import tokens_per_s
+from topo.errors import SpecError
+
+SHIPPED: Final = "inference_cases.json"
+NODE: Final = 8.0
+NAMES: Final = ("gb200", "gb300", "b200", "h200", "h100", "h800")
+"""Accelerators that cases name, each at the start of what they say of it."""
+
+SKIPS: Final = {
+    "formula": "a published limit, not a measurement",
+    "metric not modelled": "no steady state of a stated batch",
+    "batch not stated": "sequences or tokens per accelerator are unknown",
+    "context not stated": "the cached positions are unknown",
+    "one value wanted": "a range, or several figures in one",
+}
+"""Reason -> what it means, beside those of `parallel.validation.serving_rows.SKIPS`."""
+
+Case = Mapping[str, Any]
+Rate = Callable[[PassCost, float, float, bool], float]
+Priced = Callable[[Case, str, list[str]], float]
+"""Takes a case, a metric and the row's notes; returns the predicted figure."""
+
+
+def _decode(cost: PassCost, batch: float, context: float, two: bool) -> float:
+    """Tokens per second of one accelerator: ``batch / step``."""
+    step = cost.overlapped if two else cost
+    return batch / step(batch, batch * context, 0.0, 0.0)
+
+
+def _prefill(cost: PassCost, tokens: float, context: float, two: bool) -> float:
+    """Prompt tokens per second of one accelerator: ``tokens / pass``, prompts of `context` tokens each."""
+    step = cost.overlapped if two else cost
+    return tokens / step(0.0, 0.0, tokens, tokens * min(context, tokens) / 2.0)
+
+
+METRICS: Final[Mapping[str, tuple[Rate, float]]] = {
+    "prefill_throughput_per_node": (_prefill, NODE),
+    "prefill_throughput_per_gpu": (_prefill, 1.0),
+    "decode_throughput_per_node": (_decode, NODE),
+    "decode_output_throughput_per_node": (_decode, NODE),
+    "decode_throughput_per_gpu": (_decode, 1.0),
+    "output_speed_per_user": (_decode, 1.0),
+}
+"""Metric -> how its rate comes about, and of how many accelerators it is."""
+
+
+def read(file: str | Path | None) -> list[Case]:
+    """Return the shipped cases, or those of anyone's own file (YAML or JSON)."""
+    document = measurements.read_json(SHIPPED) if file is None else read_yaml(file)
+    cases = document.get("cases", [])
+    return [case for case in cases if not str(case.get("model", "")).startswith("MoE layer")]
+
+
+def rows_of(cases: list[Case], progress: Any = None) -> list[dict[str, Any]]:
+    """Return a row for each case, and one for each time of those that state two."""
+    found = []
+    for done, case in enumerate(cases, start=1):
+        value = case["value"]
+        if case["metric"] == "ttft_tpot" and isinstance(value, Mapping):
+            found += [_row(case, name, float(value[f"{name}_ms"]) / 1e3, _times) for name in ("tpot", "ttft")]
+        else:
+            measured = float(value) if isinstance(value, int | float) else None
+            priced = _peak if case["metric"] == "max_output_throughput" else _rate
+            found.append(_row(case, case["metric"], measured, priced))
+        if progress is not None:
+            progress(done, len(cases), SHIPPED)
+    return found
+
+
+def _row(case: Case, metric: str, measured: float | None, priced: Priced) -> dict[str, Any]:
+    """Return the row of one figure."""
+    row: dict[str, Any] = {
+        "id": f"{case['id']}:{metric}" if metric != case["metric"] else case["id"],
+        "metric": metric,
+        "kind": "published times" if priced is _times else "published",
+        "measured": measured,
+        "predicted": None,
+        "ape": None,
+        "interval": None,
+        "interval_note": None,
+        "skipped_because": None,
+        "group": f"published {case.get('model')}",
+        "notes": [],
+        "model": case.get("model"),
+        "system": (case.get("hardware") or {}).get("gpu"),
+        "source": case.get("source"),
+    }
+    try:
+        if measured is None:
+            raise Skip("one value wanted")
+        row["predicted"] = priced(case, metric, row["notes"])
+    except Skip as why:
+        row["skipped_because"] = why.reason
+    else:
+        row["ape"] = scoring.ape(row["predicted"], measured)
+        row["interval_note"] = "no residuals of published results are stored"
+    return row
+
+
+def _times(case: Case, metric: str, notes: list[str]) -> float:
+    """Return the mean seconds of one time of a closed loop."""
+    sizes, context, formats = (case.get(key) or {} for key in ("parallel", "context", "precision"))
+    clients = re.search(r"\d+", str(case.get("batch")))
+    line = {
+        "engine": _engine(case, notes),
+        "system": str((case.get("hardware") or {}).get("gpu")),
+        "model": _first(case),
+        "precision": str(formats.get("weights") or ""),
+        "concurrency": clients[0] if clients else "",
+        "isl": str(context.get("isl")),
+        "osl": str(context.get("osl")),
+        "tp": str(sizes.get("tp", 1)),
+    }
+    found = answer(run_of(line))
+    return found.tpot_s if metric == "tpot" else found.ttft_s
+
+
+def _peak(case: Case, _: str, __: list[str]) -> float:
+    """Return the peak of a system in output tokens per second."""
+    sizes, context, formats = (case.get(key) or {} for key in ("parallel", "context", "precision"))
+    return tokens_per_s(
+        {
+            "model": _first(case),
+            "gpu": str((case.get("hardware") or {}).get("gpu")),
+            "parallel": str(
+                sizes.get("mapping") or " ".join(f"{n}{size}" for n, size in sizes.items() if _plain(size))
+            ),
+            "precision": str(formats.get("weights") or formats.get("moe") or ""),
+            "isl": str(context.get("isl")),
+            "osl": str(context.get("osl")),
+            "units": str(case.get("units")),
+        }
+    )
+
+
+def _first(case: Case) -> str:
+    """Return the first of the models that a case names: "Llama-3.1/3.3-70B" is a Llama-3.1-70B."""
+    name = str(case["model"])
+    joined = re.sub(r"^(.*?)/[\d.]+(-.*)$", r"\1\2", name)
+    return joined if joined != name else name.split("/", maxsplit=1)[0]
+
+
+def _rate(case: Case, _: str, notes: list[str]) -> float:
+    """Return the predicted figure of a case in its units."""
+    if case.get("kind") == "analytic_limit":
+        raise Skip("formula")
+    if case["metric"] not in METRICS:
+        raise Skip("metric not modelled", case["metric"])
+    rate, accelerators = METRICS[case["metric"]]
+    hardware, parallel = case.get("hardware") or {}, case.get("parallel") or {}
+    name = next((known for known in NAMES if str(hardware.get("gpu", "")).lower().startswith(known)), "")
+    chip = part_of(name) if name else None
+    if chip is None:
+        raise Skip("accelerator not in the catalogue", str(hardware.get("gpu")))
+    try:
+        model = served_model(_first(case))
+    except SpecError:
+        raise Skip("model not known", str(case["model"])) from None
+    batch, context = _number(case.get("batch")), _context(case)
+    if batch is None:
+        raise Skip("batch not stated")
+    if context is None:
+        raise Skip("context not stated")
+    if parallel.get("mtp"):
+        raise Skip("metric not modelled", "drafts of several tokens")
+    ep, tp = float(parallel.get("ep") or 1) if _plain(parallel.get("ep")) else 1.0, float(parallel.get("tp") or 1)
+    split = Split(1.0, ep, 1.0, ep) if tp == 1 else Split(tp, 1.0, tp / ep if tp % ep == 0 else tp, ep)
+    formats = case.get("precision") or {}
+    moe = str(formats.get("moe") or formats.get("gemm") or "fp8")
+    named = _engine(case, notes)
+    run = Run(named, model, chip, {"nvfp4": "fp4"}.get(moe, moe), split, 1.0, context, 1.0)
+    base = engine(named)
+    cached = 1.0 if formats.get("kv") == "fp8" or moe == "nvfp4" else 2.0
+    attention = str(formats.get("attention", ""))
+    cost = worker(run, split, base, replace(base.defaults, kv_bytes=cached), attention if attention in FORMATS else "")[
+        1
+    ]
+    return accelerators * rate(cost, batch, context, parallel.get("microbatches") == 2)
+
+
+def _engine(case: Case, notes: list[str]) -> str:
+    source = f"{case['id']} {case.get('source')}".lower()
+    for key, name in (("sglang", "sglang"), ("trtllm", "trtllm"), ("tensorrt", "trtllm"), ("vllm", "vllm")):
+        if key in source:
+            return name
+    notes.append("the engine has no constants: those of SGLang stand in")
+    return "sglang"
+
+
+def _number(value: Any) -> float | None:
+    """Return a number, or the first one of a text; of a range its middle.
+
+    >>> _number("128 req/GPU"), _number("~80-93 per GPU"), _number(None)
+    (128.0, 86.5, None)
+    """
+    if isinstance(value, int | float):
+        return float(value)
+    found = re.match(r"~?(\d+)(?:-(\d+))?", str(value)) if value else None
+    return (float(found[1]) + float(found[2] or found[1])) / 2.0 if found else None
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)
+
+
+def _context(case: Case) -> float | None:
+    """Positions that a decoding sequence sees on average, or tokens of a prompt."""
+    held = case.get("context")
+    if not isinstance(held, Mapping):
+        return None
+    if "isl" in held:
+        return float(held["isl"]) + float(held.get("osl", 0)) / 2.0
+    return next((_number(held[key]) for key in ("mean_kv_length", "kv", "prompt") if key in held), None)

@@ -1,0 +1,121 @@
+"""A layer of a training step: what hides behind what, what the host adds, and what the software switches change."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parallel.placement import group_members
+from parallel.priced import Priced
+from parallel.strategy import Columns
+from parallel.training.layer import TrainJob, collective, host_s, tensor_exposed_s
+from parallel.training.step import price
+from parallel.workload import GRAPHS, TP_OVERLAPS, Software
+from topo.errors import SpecError
+
+quick = settings(max_examples=50, deadline=None)
+seconds = st.floats(0.0, 10.0)
+DENSE = {"used": 8, "tp": 4, "ep": 1, "micro_batch": 1, "dp": 2, "pp": 2}
+ROUTED = {"used": 72, "tp": 1, "ep": 8, "micro_batch": 1, "dp": 8, "pp": 4}
+
+
+@pytest.fixture
+def dense(bind):
+    return bind("train", "llama-3.1-8b", "hgx-h100", 16)
+
+
+@pytest.fixture
+def routed(bind):
+    return bind("train", "deepseek-v3", "gb200-nvl72", 72)
+
+
+def step(bound, split, **changes) -> Priced:
+    work = bound.task.train
+    job = TrainJob.of(bound.task.model, bound.cluster, replace(work, software=Software(**changes)))
+    return price(job, Columns.of(**split))
+
+
+@quick
+@given(seconds, seconds)
+def test_a_layer_takes_at_least_the_longer_of_chip_and_host(chip: float, launching: float) -> None:
+    added = float(host_s(np.array(chip), np.array(launching)))
+    assert added >= -1e-12
+    assert max(chip, launching) <= chip + added + 1e-12 <= 2.0**0.25 * max(chip, launching) + 1e-9
+
+
+@quick
+@given(*[seconds] * 5, st.sampled_from([1.0, 2.0, 8.0]))
+def test_overlap_never_exposes_more_than_none(ahead, back, hideable, behind, products, tp) -> None:
+    get = {"forward tp": ahead, "backward tp": back, "hideable tp": hideable, "column backward": behind}
+    get = {name: np.array(value) for name, value in get.items()}
+    shown = {mode: float(tensor_exposed_s(mode, get, np.array(products), np.array(tp))) for mode in TP_OVERLAPS}
+    assert shown["none"] == pytest.approx(ahead + back + hideable)
+    assert all(0.0 <= value <= shown["none"] + 1e-12 for value in shown.values())
+    assert shown["chunked"] >= shown["none"] / tp - 1e-12  # the first piece of each has nothing to hide behind
+
+
+def test_graphs_take_kernels_from_the_host(routed) -> None:
+    host = {name: float(step(routed, ROUTED, graphs=name).terms["host"][0]) for name in GRAPHS}
+    assert host["full"] == 0.0
+    assert host["full"] < host["attention"] < host["router"] < host["none"]
+
+
+def test_a_slow_host_shows_only_where_micro_batches_are_small(dense) -> None:
+    small, large = (step(dense, {**DENSE, "micro_batch": size}) for size in (1, 8))
+    assert small.terms["host"][0] / small.seconds[0] > large.terms["host"][0] / large.seconds[0]
+
+
+def test_adapters_have_no_weight_gradients_reduction_or_optimizer(dense) -> None:
+    everything, adapters = (step(dense, DENSE, trains=name) for name in ("all", "lora"))
+    assert adapters.terms["mlp"][0] == pytest.approx(2.0 / 3.0 * everything.terms["mlp"][0], rel=0.03)
+    assert adapters.busy["dp"][0] == adapters.terms["optimizer"][0] == 0.0
+
+
+def test_a_prediction_module_costs_a_layer_and_a_head(routed) -> None:
+    plain, trained = (step(routed, ROUTED, mtp=flag) for flag in (False, True))
+    assert trained.terms["head"][0] > 2.0 * plain.terms["head"][0]
+    layers = sum(kind.count for kind in routed.task.model.layers)
+    routed_layers = routed.task.model.layers[-1].count
+    grown = trained.terms["experts"][0] / plain.terms["experts"][0]
+    assert grown == pytest.approx((routed_layers + 1) / routed_layers)
+    assert trained.seconds[0] < plain.seconds[0] * (1 + 6.0 / layers)
+
+
+def test_torch_recomputes_all_but_the_last_product(dense) -> None:
+    split = {**DENSE, "recompute": 2, "tp": 1, "dp": 8, "zero": 3}
+    torch, megatron = (step(dense, split, engine=name).terms for name in ("fsdp", "megatron-core"))
+    done = sum(torch[name][0] for name in ("attention", "mlp")) / 3.0
+    assert torch["recompute"][0] < megatron["recompute"][0]
+    assert torch["recompute"][0] > 0.5 * done
+
+
+def test_an_exchange_by_all_to_all_is_priced_as_nccls(routed) -> None:
+    split = Columns.of(**ROUTED, order=0, sp=1, cp=1, etp=1)
+    job = TrainJob.of(routed.task.model, routed.cluster, routed.task.train)
+    layer, work = routed.task.model.layers[-1], routed.task.train
+    rows = np.array([2.0 * work.sequence * layer.mlp.topk * routed.task.model.hidden])
+    once = float(collective(job, "all_to_all", rows, group_members(routed.cluster, split, "ep"))[0])
+    found = step(routed, ROUTED, dispatcher="alltoall", mtp=False)
+    micro_batches = work.global_batch / ROUTED["dp"]
+    assert found.busy["ep"][0] == pytest.approx(4.0 * once * layer.count * micro_batches / ROUTED["pp"])
+
+
+def test_unoverlapped_gradients_are_exposed_whole(dense) -> None:
+    hidden, shown = (step(dense, DENSE, dp_overlap=flag) for flag in (True, False))
+    assert shown.terms["dp"][0] == shown.busy["dp"][0] == hidden.busy["dp"][0]
+    assert hidden.terms["dp"][0] < shown.terms["dp"][0]
+
+
+def test_an_installation_scales_every_term(dense) -> None:
+    once, twice = (step(dense, DENSE, installation=by) for by in (1.0, 2.0))
+    for name, value in once.terms.items():
+        assert twice.terms[name] == pytest.approx(2.0 * value), name
+
+
+def test_unknown_software_is_refused_with_every_fault_and_the_nearest() -> None:
+    with pytest.raises(SpecError) as error:
+        Software(engine="megatron", graphs="ful", installation=-1.0)
+    assert {fault.field for fault in error.value.faults} == {"engine", "graphs", "installation"}
+    assert "did you mean full" in str(error.value)

@@ -1,0 +1,141 @@
+"""The set `serving`: rows to runs, skips from inputs, figures, anyone's own file."""
+
+from pathlib import Path
+
+import pytest
+
+from clusters.measurements import read_csv
+from parallel.serving.passes import Split
+from parallel.serving.runs import answer
+from parallel.validation.cases import Skip
+from parallel.validation.published import rows_of as published
+from parallel.validation.serving import levels
+from parallel.validation.serving_rows import SKIPS, cells, run_of
+from parallel.validation.sets import validate
+from parallel.validation.throughput import peak_rate
+from topo.errors import SpecError
+
+ROW = {
+    "id": "a", "mode": "agg", "model": "meta-llama/Llama-3.1-70B", "system": "h200_sxm", "engine": "vllm", "precision": "fp8",
+    "isl": "1024", "osl": "1024", "concurrency": "16", "tp": "4", "attention_dp": "1", "moe_tp": "", "moe_ep": "",
+    "listed_batch_size": "16", "ttft_ms": "150", "tpot_ms": "9", "note": "",
+}  # fmt: skip
+HEADER = ",".join(ROW)
+
+
+def test_a_row_becomes_a_run() -> None:
+    run = run_of(ROW)
+    assert (run.model.name, run.part.name, run.split, run.clients) == ("llama-3.1-70b", "h200-sxm", Split(4), 16.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"engine": "abacus"}, "engine not modelled"),
+        ({"model": "nobody/nothing"}, "model not known"),
+        ({"system": "tpu_v1"}, "accelerator not in the catalogue"),
+        ({"concurrency": ""}, "clients not stated"),
+        ({"note": "tp may be a total"}, "split not of one replica"),
+        ({"tp": "72"}, "split not of one replica"),
+        ({"mode": "disagg"}, "worker counts not stated"),
+        ({"model": "deepseek-ai/DeepSeek-R1", "moe_tp": "2", "moe_ep": "4"}, "split not of one replica"),
+    ],
+)
+def test_rows_are_skipped_for_a_listed_reason(change: dict[str, str], reason: str) -> None:
+    with pytest.raises(Skip) as why:
+        run_of({**ROW, **change})
+    assert why.value.reason.split(":")[0] == reason
+    assert reason in SKIPS
+
+
+def test_a_batch_listed_below_the_clients_is_of_one_of_several_replicas() -> None:
+    assert run_of({**ROW, "listed_batch_size": "4"}).clients == 4.0
+
+
+def test_attention_groups_share_the_clients() -> None:
+    row = {**ROW, "model": "deepseek-ai/DeepSeek-R1", "tp": "1", "attention_dp": "8", "moe_tp": "1", "moe_ep": "8"}
+    run = run_of({**row, "listed_batch_size": "2"})
+    assert (run.split, run.clients) == (Split(1, 8, 1, 8), 16.0)
+
+
+def test_of_the_shipped_rows_few_are_skipped() -> None:
+    rows = [row for row in cells(read_csv("serving_silicon.csv")) if row["mode"] == "agg"]
+    skipped = 0
+    for row in rows:
+        try:
+            run_of(row)
+        except Skip:
+            skipped += 1
+    assert skipped <= 0.05 * len(rows)
+
+
+def test_more_clients_wait_longer_and_decode_slower() -> None:
+    few, many = (answer(run_of({**ROW, "concurrency": c, "listed_batch_size": c})) for c in ("4", "64"))
+    assert many.tpot_s > few.tpot_s
+    assert many.ttft_s > few.ttft_s
+
+
+def test_disaggregated_decode_is_not_held_up_by_prompts() -> None:
+    row = {**ROW, "isl": "8192", "concurrency": "64", "listed_batch_size": "64"}
+    apart = {
+        **row, "mode": "disagg", "prefill_num_workers": "4", "decode_num_workers": "1",
+        "prefill_tp": "4", "decode_tp": "4", "prefill_attention_dp": "1", "decode_attention_dp": "1",
+    }  # fmt: skip
+    assert answer(run_of(apart)).tpot_s < answer(run_of(row)).tpot_s
+
+
+def test_littles_law_fills_fewer_seats_when_prefill_is_short() -> None:
+    row = {**ROW, "isl": "8192", "mode": "disagg", "concurrency": "512", "prefill_tp": "4", "decode_tp": "4"}
+    row |= {"prefill_attention_dp": "1", "decode_attention_dp": "1", "decode_num_workers": "1"}
+    one, many = (answer(run_of({**row, "prefill_num_workers": n})) for n in ("1", "16"))
+    assert one.tpot_s < many.tpot_s
+    assert one.saturated
+
+
+def test_a_file_of_ones_own_is_scored(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    lines = [ROW, {**ROW, "id": "b", "concurrency": "4", "tpot_ms": "7"}, {**ROW, "id": "c", "engine": "abacus"}]
+    file.write_text("\n".join([HEADER, *(",".join(line[key] for key in HEADER.split(",")) for line in lines)]))
+    document = validate("serving", file)
+    assert document["summary"]["n"] == 6
+    assert document["summary"]["predicted"] == 4
+    assert {row["metric"] for row in document["rows"]} == {"tpot", "ttft"}
+    assert document["rows"][-1]["skipped_because"] == "engine not modelled: abacus"
+    assert document["constants"]["fitted"] <= 18
+    tpot = document["rows"][0]
+    assert tpot["interval"][0] < tpot["predicted"] < tpot["interval"][1]
+
+
+def test_a_file_without_the_columns_names_them(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("id,model\na,b\n")
+    with pytest.raises(SpecError, match="tpot_ms"):
+        validate("serving", file)
+
+
+def test_one_point_of_a_deployment_corrects_its_others() -> None:
+    row = {"measured": 2.0, "predicted": 1.0, "engine": "vllm", "split": "8", "interval": None}
+    told = levels([row, {**row, "measured": 4.0, "predicted": 2.0}])
+    assert told["zero_shot"]["median_ape"] == 0.5
+    assert told["one_point"] == {"n": 1, "median_ape": 0.0, "p90_ape": 0.0}
+
+
+def test_a_published_decode_rate_is_batch_over_step() -> None:
+    case = {
+        "id": "x", "kind": "measured", "source": "SGLang", "model": "DeepSeek-V3", "hardware": {"gpu": "H100 SXM 80GB"},
+        "parallel": {"ep": 72, "microbatches": 1}, "batch": "256 req/GPU", "context": {"kv": 2000},
+        "precision": {"moe": "fp8", "attention": "bf16"}, "metric": "decode_throughput_per_gpu", "value": 2500,
+    }  # fmt: skip
+    alone, node = published([case, {**case, "metric": "decode_throughput_per_node"}])
+    assert node["predicted"] == pytest.approx(8 * alone["predicted"])
+    limit = published([{**case, "kind": "analytic_limit"}])[0]
+    assert limit["skipped_because"] == "formula"
+
+
+def test_the_peak_is_no_less_than_any_batch_gives() -> None:
+    def step_s(b: float, n: float, p: float, q: float) -> float:
+        return 0.01 + 1e-4 * b + 1e-5 * p + 0.0 * (n + q)
+
+    best = peak_rate(step_s, 100, 1000, 100, 100)
+    for batch in (1, 7, 64, 100):
+        assert best >= 0.999 * batch / (batch * step_s(0, 0, 1000, 0) / 10 + 99 * step_s(batch, 0, 0, 0))
