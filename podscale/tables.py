@@ -121,6 +121,7 @@ def _draw_scenario(console: Console, document: Mapping[str, Any], headline: Sequ
     _print_pairs(console, "", figures)
     _print_terms(console, document)
     _print_memory(console, document.get("memory_bytes") or {})
+    _print_stages(console, document)
     _print_ladder(console, document.get("ladder") or ())
     if document.get("stops"):
         console.print(Text(f"What stops it: {document['stops']}"))
@@ -128,10 +129,20 @@ def _draw_scenario(console: Console, document: Mapping[str, Any], headline: Sequ
         console.print(Text(f"Limit broken: {document['limit_broken']}", style="yellow"))
     if document.get("interval"):
         low, high = document["interval"]
-        console.print(f"90 % interval: {words.figures(low)} – {words.figures(high)}", style="dim")
+        console.print(f"90 % interval: {words.seconds(low)} – {words.seconds(high)}", style="dim")
     elif document.get("interval_note"):
         console.print(Text(f"No 90 % interval: {reason(document['interval_note'])}", style="dim"))
     print_warnings(console, document.get("warnings") or ())
+
+
+def _print_stages(console: Console, document: Mapping[str, Any]) -> None:
+    """Print which layers sit where, and what the first, the fullest inner and the last stage hold."""
+    if document.get("placement"):
+        console.print(Text(f"Layers: {document['placement']}"))
+    stages = document.get("memory_by_stage") or {}
+    if len(stages) > 1:
+        held = (f"{place} {words.scaled(sum(parts.values()), 'B')}" for place, parts in stages.items())
+        console.print(Text(f"Memory by stage: {', '.join(held)}"))
 
 
 def _print_ladder(console: Console, ladder: Sequence[Mapping[str, Any]]) -> None:

@@ -9,11 +9,13 @@ rung           what it plays                                               for
 `fifo`         pieces of messages queue at every link                      stragglers, degraded links, queues
 =============  ==========================================================  ===================================
 
+The first two price sums and copies in switches too (`collectives.ladder.reducers`).
+
 The rung below them all, `closed`, needs no graph: `collectives.algorithms`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from collectives.ladder.fifo import fifo
 from collectives.ladder.flow import flow
 from collectives.ladder.jobs import Job, Price, Rung, check, placed
 from collectives.ladder.network import Given, Network, network
+from collectives.ladder.reducers import reducing
 from collectives.ladder.stepwise import dependency, stepwise
 from collectives.ladder.wire import Wire
 from topo.errors import Fault, SpecError
@@ -29,6 +32,8 @@ from topo.routes import Routes
 from topo.wires import Wires, wires
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from topo.wires import AnyGraph
 
 __all__ = ["FIDELITIES", "Job", "Network", "Price", "Wire", "network", "price"]
@@ -45,6 +50,10 @@ ONE_PATH: Final = ("fifo",)
 """Rungs that send a message over one path: even spreading stands for hashing there."""
 
 
+ADDING: Final = ("stepwise", "dependency")
+"""Rungs that price sums in switches; in the others messages are on their own."""
+
+
 def price(
     jobs: Job | Sequence[Job],
     graph: "AnyGraph | Wires | Routes | Network",
@@ -53,6 +62,7 @@ def price(
     given: Given | None = None,
     spread: Literal["even", "hash"] = "even",
     seed: int = 0,
+    adders: "Sequence[Any] | npt.NDArray[np.integer[Any]] | None" = None,
 ) -> Price:
     """Return how long schedules take on a graph, alone or side by side.
 
@@ -62,18 +72,19 @@ def price(
         One or several: schedules, each with the nodes of its ranks and its start.
     graph
         A graph that follows `topo.schema`, its arrays or routes; or a `network`, made once for many prices (then
-        `given`, `spread` and `seed` are not read).
+        what follows `wire` is not read).
     fidelity
         A key of `FIDELITIES`.
     wire
         What protocol and software add; by default nothing.
-    given, spread, seed
-        Which routes messages take: see `network`.
+    given, spread, seed, adders
+        Which routes messages take, and which switches can add: see `network`.
 
     Raises
     ------
     SpecError
-        Naming an unknown rung, places that are no nodes or too few, and pairs without a route.
+        Naming an unknown rung, places that are no nodes or too few, pairs without a route, and reducing schedules on
+        another rung than `ADDING` or without an adding switch over their ranks.
 
     Examples
     --------
@@ -91,13 +102,13 @@ def price(
     listed = [jobs] if isinstance(jobs, Job) else list(jobs)
     if fidelity not in FIDELITIES:
         raise SpecError([Fault("fidelity", fidelity, "is no rung", f"choose one of {', '.join(FIDELITIES)}")])
-    check(listed)
+    check(listed, "" if fidelity in ADDING else f"price it by {' or '.join(ADDING)}")
     if isinstance(graph, Network):
         net = graph
     else:
         w = graph.wires if isinstance(graph, Routes) else wires(graph)
         places = np.unique(np.concatenate([positions(w, job.places, "places") for job in listed]))
-        net = network(graph, places, given, spread, seed)
+        net = network(graph, places, given, spread, seed, adders)
     if fidelity in ONE_PATH:
         net = net.single()
-    return FIDELITIES[fidelity](placed(listed, net), net, wire or Wire())
+    return FIDELITIES[fidelity](*reducing(placed(listed, net), net), wire or Wire())

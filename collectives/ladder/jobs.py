@@ -60,7 +60,7 @@ class Messages(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """A job on a network: which end of it every rank is."""
+    """A job on a network: which end of it every rank is; with reducers, that of rank o's is ends[-1-o]."""
 
     schedule: Schedule
     ends: Ints
@@ -70,16 +70,16 @@ class Placed(NamedTuple):
 Rung = Callable[[Sequence[Placed], Network, Wire], Price]
 
 
-def check(jobs: Sequence[Job]) -> None:
-    """Raise SpecError with everything wrong about jobs."""
+def check(jobs: Sequence[Job], adding: str = "") -> None:
+    """Raise SpecError with everything wrong about jobs; `adding` says why reducers are, if they are."""
     faults = [] if jobs else [Fault("jobs", None, "is empty", "give at least one")]
     for i, job in enumerate(jobs):
         if len(job.places) != job.schedule.ranks:
             problem = f"are not the {job.schedule.ranks} of the schedule"
             faults.append(Fault(f"jobs[{i}].places", len(job.places), problem, "give one node per rank"))
-        if job.schedule.network:
-            problem = f"needs {job.schedule.network} in the network, which no rung prices yet"
-            faults.append(Fault(f"jobs[{i}].schedule", job.schedule.algorithm, problem, "use the closed form"))
+        if job.schedule.network and adding:
+            problem = f"needs {job.schedule.network} in the network"
+            faults.append(Fault(f"jobs[{i}].schedule", job.schedule.algorithm, problem, adding))
         if not 0 <= job.start_s < np.inf:
             faults.append(Fault(f"jobs[{i}].start_s", job.start_s, "is no time from 0"))
     if faults:

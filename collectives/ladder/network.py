@@ -5,7 +5,7 @@ or hashed to one path each), or given node by node, as installed in a real netwo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,6 +102,10 @@ class Network:
         Where rows come from: the graph's shortest routes, or installed ones (arcs of each pair of positions).
     spread, seed
         How the graph's own routes are used.
+    adders
+        Positions of the switches that can add.
+    stand
+        Of every end, further ones included (`beside`), the number of its set of nodes; empty where there are no further.
     """
 
     wires: Wires
@@ -110,6 +114,8 @@ class Network:
     given: Mapping[tuple[int, int], list[int]]
     spread: Literal["even", "hash"] = "even"
     seed: int = 0
+    adders: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    stand: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     found: Found = field(default_factory=Found, repr=False)
     memo: dict[str, Any] = field(default_factory=dict, repr=False)
     _table: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 0), np.int32), repr=False)
@@ -139,25 +145,69 @@ class Network:
         """Return this network with one path per pair: itself, or, where pairs split evenly, with hashed routes."""
         if self.routes is None or self.spread == "hash":
             return self
-        return Network(self.wires, self.ends, self.routes, {}, "hash", self.seed)
+        return Network(self.wires, self.ends, self.routes, {}, "hash", self.seed, self.adders)
+
+    def beside(self, stands: Sequence[Ints]) -> "Network":
+        """Return this network with more ends, each on all of some nodes: what goes there is spread over them evenly.
+
+        They follow `ends` in number. Rows found are kept for both networks.
+        """
+        if not stands:
+            return self
+        nodes: list[Ints] = self.memo.setdefault("nodes", list(self.ends[:, None]))
+        number: dict[bytes, int] = self.memo.setdefault("numbers", {})
+        for stand in stands:
+            if number.setdefault(stand.tobytes(), len(nodes)) == len(nodes):
+                nodes.append(stand)
+        self._fit(len(nodes))
+        further = [number[stand.tobytes()] for stand in stands]
+        return replace(self, stand=np.concatenate([np.arange(len(self.ends)), further]))
+
+    @property
+    def size(self) -> int:
+        """How many ends there are, further ones included."""
+        return len(self.stand) or len(self.ends)
+
+    def _fit(self, size: int) -> None:
+        """Make room for the rows of so many ends."""
+        if len(self._table) < size:
+            table = np.full((size, size), -1, np.int32)
+            table[: len(self._table), : len(self._table)] = self._table
+            self._table = table
 
     def row(self, source: Ints, destination: Ints) -> Ints:
-        """Return the rows of pairs, given as numbers of `ends`."""
-        if not self._table.size:
-            self._table = np.full((len(self.ends), len(self.ends)), -1, np.int32)
+        """Return the rows of pairs, given as numbers of `ends` (and of further ones, after them)."""
+        if len(self.stand):
+            source, destination = self.stand[source], self.stand[destination]
+        self._fit(len(self.ends))
         found = self._table[source, destination]
         if (found < 0).any():
-            missing = np.unique(source[found < 0] * len(self.ends) + destination[found < 0])
-            a, b = np.divmod(missing, len(self.ends))
+            missing = np.unique(source[found < 0] * len(self._table) + destination[found < 0])
+            a, b = np.divmod(missing, len(self._table))
             self._add(a, b)
             found = self._table[source, destination]
         return found.astype(np.int64)
 
     def _add(self, a: Ints, b: Ints) -> None:
         """Find the rows of new pairs."""
-        more = self._routed(self.routes, self.ends[a], self.ends[b]) if self.routes else self._installed(a, b)
+        if max(int(a.max()), int(b.max())) >= len(self.ends):
+            more = self._spread(a, b)
+        else:
+            more = self._routed(self.routes, self.ends[a], self.ends[b]) if self.routes else self._installed(a, b)
         self._table[a, b] = self.found.start.size + np.arange(len(a))
         self.found.add(more, self.wires.arcs[3])
+
+    def _spread(self, a: Ints, b: Ints) -> Rows:
+        """Rows between ends that may stand on several nodes: the mean of the routes between all, every arc once."""
+        nodes: list[Ints] = self.memo["nodes"]
+        ways = [(i, u, v) for i, (x, y) in enumerate(zip(a, b, strict=True)) for u in nodes[x] for v in nodes[y]]
+        pair, source, destination = np.array(ways, dtype=np.int64).T
+        found = self._routed(self.routes, source, destination) if self.routes else self._installed(source, destination)
+        owner, arc, share = found.entries(np.arange(len(ways)))
+        key, same = np.unique(pair[owner] * len(self.bandwidth_Bps) + arc, return_inverse=True)
+        part = share / np.bincount(pair)[pair[owner]]
+        mean = np.bincount(same, part, len(key)).astype(np.float64)
+        return Rows.of(len(a), *np.divmod(key, len(self.bandwidth_Bps)), mean)
 
     def _routed(self, r: Routes, source: Ints, destination: Ints) -> Rows:
         """Rows of the graph's own routes; pairs that no switch joins go by a peer on the rail (`topo.rails`)."""
@@ -197,6 +247,7 @@ def network(
     given: Given | None = None,
     spread: Literal["even", "hash"] = "even",
     seed: int = 0,
+    adders: Sequence[Any] | npt.NDArray[np.integer[Any]] | None = None,
 ) -> Network:
     """Return the network between some nodes of a graph.
 
@@ -211,6 +262,9 @@ def network(
         Installed routes; where they are given, no others are used.
     spread, seed
         "even": split at every node over its next steps. "hash": one path per pair, by a hash of the seed.
+    adders
+        Names or positions of the switches that can add; by default those of a graph with `in_network_reduction`, and
+        none of arrays, which don't say.
 
     Raises
     ------
@@ -231,9 +285,12 @@ def network(
     found = graph if isinstance(graph, Routes) else None
     w = found.wires if found else wires(graph)  # type: ignore[arg-type]
     places = positions(w, ends, "places")
+    if adders is None and not isinstance(graph, Wires | Routes):
+        adders = [node for node, adds in graph.nodes(data="in_network_reduction") if adds]
+    able = positions(w, [] if adders is None else adders, "adders")
     if given is not None:
-        return Network(w, places, None, _arcs_of(w, given))
-    return Network(w, places, found or routes(w, "hops, then latency"), {}, spread, seed)
+        return Network(w, places, None, _arcs_of(w, given), adders=able)
+    return Network(w, places, found or routes(w, "hops, then latency"), {}, spread, seed, able)
 
 
 def _arcs_of(w: Wires, given: Given) -> dict[tuple[int, int], list[int]]:

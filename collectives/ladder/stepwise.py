@@ -12,6 +12,7 @@ import numpy as np
 from collectives.ladder.classes import Classes, classes
 from collectives.ladder.jobs import Messages, Placed, Price, arc_name, priced, rounds
 from collectives.ladder.network import Network
+from collectives.ladder.reducers import merged
 from collectives.ladder.wire import Wire
 from topo.relays import Floats, Ints
 
@@ -19,14 +20,22 @@ from topo.relays import Floats, Ints
 def loads(net: Network, wire: Wire, sent: Messages) -> tuple[Ints, Floats]:
     """Return the row of every message, and the bytes on every arc: data there, acknowledgements back."""
     row = net.row(sent.source, sent.destination)
-    arcs = len(net.bandwidth_Bps)
-    owner, arc, share = net.rows.entries(row)
-    total = np.bincount(arc, share * (sent.size_bytes * wire.framing)[owner], arcs)
+    total = _carried(net, sent, row, wire.framing)
     if wire.acknowledging:
-        back = net.row(sent.destination, sent.source)
-        owner, arc, share = net.rows.entries(back)
-        total = total + np.bincount(arc, share * (sent.size_bytes * wire.acknowledging)[owner], arcs)
-    return row, np.asarray(total, dtype=np.float64)
+        back = sent._replace(source=sent.destination, destination=sent.source)
+        total = total + _carried(net, back, net.row(back.source, back.destination), wire.acknowledging)
+    return row, total
+
+
+def _carried(net: Network, sent: Messages, row: Ints, scale: float) -> Floats:
+    """Return the bytes on every arc: of messages on their own, and of sums and copies."""
+    size_bytes, total = sent.size_bytes * scale, np.zeros(len(net.bandwidth_Bps))
+    if net.size > len(net.ends):
+        to_switch = np.maximum(sent.source, sent.destination) >= len(net.ends)
+        size_bytes = np.where(to_switch, 0.0, size_bytes)
+        total = merged(net, sent, row, scale)
+    owner, arc, share = net.rows.entries(row)
+    return np.asarray(total + np.bincount(arc, share * size_bytes[owner], len(net.bandwidth_Bps)), dtype=np.float64)
 
 
 def alike(net: Network, wire: Wire) -> Classes | None:
@@ -69,14 +78,15 @@ def by_class(found: Classes, net: Network, wire: Wire, sent: Messages) -> tuple[
 def handling_s(net: Network, wire: Wire, sent: Messages) -> Floats:
     """Return how long after its last byte each message is dealt with, the links' own latency included.
 
-    Receivers that share cores queue for them; with many messages each, all but the last are dealt with meanwhile.
+    Switches have no software. Receivers that share cores queue for them; with many messages each, all but the last are
+    dealt with meanwhile.
     """
     row = net.row(sent.source, sent.destination)
-    fixed_s = wire.latency_s(len(net.ends))
+    fixed_s = np.where(sent.destination < len(net.ends), wire.latency_s(len(net.ends)), 0.0)
     if not (wire.message_s or wire.copy_s_per_byte):
         return np.asarray(net.latency_s[row] + net.hops[row] * wire.hop_s + fixed_s)
     queue = max(1.0, wire.crowd(len(np.unique(sent.destination))))
-    core_s = (wire.message_s + wire.copy_s_per_byte * sent.size_bytes) * queue
+    core_s = (wire.message_s + wire.copy_s_per_byte * sent.size_bytes) * queue * (sent.destination < len(net.ends))
     return np.asarray(net.latency_s[row] + net.hops[row] * wire.hop_s + fixed_s + core_s)
 
 
@@ -90,7 +100,7 @@ def stepwise(jobs: Sequence[Placed], net: Network, wire: Wire) -> Price:
     rest_s = wire.burst_bytes / bandwidth_Bps
     full_s, busy_s = np.zeros(len(bandwidth_Bps)), np.zeros(len(bandwidth_Bps))
     now, wire_s, ends = 0.0, 0.0, [0.0] * len(jobs)
-    kinds = alike(net, wire)
+    kinds = alike(net, wire) if net.size == len(net.ends) else None
     for sent, repeat in rounds(jobs, wire.buffered):
         if not len(sent.source):
             continue
@@ -134,7 +144,7 @@ def dependency(jobs: Sequence[Placed], net: Network, wire: Wire) -> Price:
     bandwidth_Bps = net.bandwidth_Bps
     rest_s = wire.burst_bytes / bandwidth_Bps
     full_s, busy_s = np.zeros(len(bandwidth_Bps)), np.zeros(len(bandwidth_Bps))
-    clock = np.repeat([[job.start_s] for job in jobs], len(net.ends), axis=1)
+    clock = np.repeat([[job.start_s] for job in jobs], net.size, axis=1)
     for sent, repeat in rounds(jobs, wire.buffered):
         if not len(sent.source):
             continue

@@ -47,8 +47,8 @@ def accelerators(g: "nx.Graph[Any]") -> list[Any]:
 def test_a_link_behind_an_adding_switch_carries_a_sum_once(
     fidelity: str, adders: tuple[str, ...], seconds: float, up: bool
 ) -> None:
-    ends = [list(range(4)), [-1] * 4]
-    plan = one_round(*(ends if up else ends[::-1]))
+    ranks, switch = list(range(4)), [-1] * 4
+    plan = one_round(ranks, switch) if up else one_round(switch, ranks)
     assert price(Job(plan, range(4)), leaves_and_spine(*adders), fidelity).seconds == pytest.approx(seconds)
 
 
@@ -99,7 +99,7 @@ def test_in_one_domain_nvls_is_its_closed_form(ranks: int, switches: int, size_b
 @settings(max_examples=30, deadline=None)
 @given(
     domains=st.sampled_from([2, 4, 8, 16]),
-    size=st.sampled_from([1, 2, 4]),
+    size=st.sampled_from([2, 4]),
     rails=st.sampled_from([1, 4]),
     radix=st.sampled_from([8, 16, 64]),
     algorithm=st.sampled_from(["nvls", "sharp"]),
@@ -130,10 +130,10 @@ def test_over_boxes_the_closed_form_holds_on_every_tree_of_switches(
 
 
 def test_sums_in_the_network_do_not_feel_oversubscription_below_their_leaves() -> None:
-    """A leaf hands on one sum however many hosts it has: 4:1 is as good as 1:1 with four hosts or more per leaf."""
+    """A leaf hands on one sum however many hosts it has: 4:1 is as good as 1:1 with eight hosts per leaf."""
     found = []
     for over in (1.0, 4.0):
-        out = ScaleOut(50e9, "ib", 1, 10, oversubscription=over, down=8, in_network_reduction=True)
+        out = ScaleOut(50e9, "ib", 1, 16, oversubscription=over, down=8, in_network_reduction=True)
         bp = cluster_blueprint("two", 16, ScaleUp(1, 450e9, 0.0, "nvlink"), out)
         g = expand(bp)
         found.append(price(Job(schedule("all_reduce", "sharp", 16, 1e9), accelerators(g)), g).terms["wire"])
