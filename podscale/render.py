@@ -100,7 +100,7 @@ def _phase_table(phase: str, rows: Sequence[Mapping[str, Any]], workload: Mappin
     table.add_column("domain", justify="right", width=6)
     table.add_column("best split", width=_SPLIT_WIDTH)
     table.add_column("tokens/s/GPU", justify="right", width=_RATE_WIDTH)
-    table.add_column(words.latency(rows[0])[0], justify="right", width=8)
+    table.add_column(words.latency(rows[0])[0], justify="right", width=11)
     table.add_column("where the time goes, and what stops it", ratio=1)
     ratios = words.ratios([None if row.get("infeasible") else row.get("tokens_per_s_per_gpu") for row in rows])
     best = max((ratio for ratio in ratios if ratio), default=None)
@@ -118,16 +118,17 @@ def _cells(row: Mapping[str, Any], ratio: float | None, *, best: bool) -> list[T
     rate = Text(words.figures(row["tokens_per_s_per_gpu"]), style="bold green" if best else "bold")
     if ratio is not None:
         rate.append(f"\n{words.times(ratio)}", style="not bold dim")
-    if row.get("interval"):
-        low, high = row["interval"]
-        rate.append(f"\n{words.figures(low)}–{words.figures(high)}", style="not bold dim")
     chosen = Text(words.split(row["strategy"]))
     rest = words.rest_of(row["strategy"], brief=True)
     if rest:
         chosen.append(f"\n{rest}", style="dim")
     if row.get("gpus_idle"):
         chosen.append(f"\n{row['gpus_idle']:,} GPUs idle", style="yellow")
-    return [domain, chosen, rate, Text(words.seconds(words.latency(row)[1])), _where(row)]
+    time = Text(words.seconds(words.latency(row)[1]))
+    if row.get("interval"):
+        low, high = row["interval"]
+        time.append(f"\n{words.figures(low)}–{words.seconds(high)}", style="dim")
+    return [domain, chosen, rate, time, _where(row)]
 
 
 def _where(row: Mapping[str, Any]) -> Text:
