@@ -63,7 +63,7 @@ def _row(domain, rank, phase):
         else {"weights": 1.1e10, "gradients": 2.2e10, "optimizer": 1.4e10, "activations": 7.5e10},
         "bottleneck": "dispatch" if domain == 8 else "kv_cache",
         "stops": STOPS[domain],
-        "interval": [RATES[phase][rank] * 0.8, RATES[phase][rank] * 1.25] if domain == 72 else None,
+        "interval": [0.8 * step, 1.25 * step] if domain == 72 else None,
         "interval_note": "from residuals at EP 8 to 72"
         if domain == 72
         else "EP64 over NICs: no measurement to lean on",
