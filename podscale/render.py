@@ -100,7 +100,7 @@ def _phase_table(phase: str, rows: Sequence[Mapping[str, Any]], workload: Mappin
     table.add_column("domain", justify="right", width=6)
     table.add_column("best split", width=_SPLIT_WIDTH)
     table.add_column("tokens/s/GPU", justify="right", width=_RATE_WIDTH)
-    table.add_column(words.latency(rows[0])[0], justify="right", width=11)
+    table.add_column(words.latency(rows[0])[0], justify="right", width=12)
     table.add_column("where the time goes, and what stops it", ratio=1)
     ratios = words.ratios([None if row.get("infeasible") else row.get("tokens_per_s_per_gpu") for row in rows])
     best = max((ratio for ratio in ratios if ratio), default=None)
@@ -126,8 +126,7 @@ def _cells(row: Mapping[str, Any], ratio: float | None, *, best: bool) -> list[T
         chosen.append(f"\n{row['gpus_idle']:,} GPUs idle", style="yellow")
     time = Text(words.seconds(words.latency(row)[1]))
     if row.get("interval"):
-        low, high = row["interval"]
-        time.append(f"\n{words.figures(low)}–{words.seconds(high)}", style="dim")
+        time.append(f"\n{words.span(*row['interval'])}", style="dim")
     return [domain, chosen, rate, time, _where(row)]
 
 

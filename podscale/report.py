@@ -83,6 +83,7 @@ def _template() -> Any:
     page.filters.update(
         figures=words.figures,
         seconds=words.seconds,
+        span=lambda ends: words.span(*ends),
         percent=words.percent,
         times=words.times,
         phrase=words.phrase,

@@ -93,6 +93,16 @@ def seconds(value: float | None) -> str:
     return f"{figures(value * factor)} {unit}" if value else "0 s"
 
 
+def span(low: float, high: float) -> str:
+    """Write an interval of times in the unit of its upper end.
+
+    >>> span(0.033, 0.0421), span(0.9, 1.4)
+    ('33–42.1 ms', '0.9–1.4 s')
+    """
+    _, factor, unit = next(row for row in _TIMES if abs(high) >= row[0])
+    return f"{figures(low * factor)}–{figures(high * factor)} {unit}"
+
+
 def scaled(value: float | None, unit: str) -> str:
     """Write a quantity with its decimal prefix.
 

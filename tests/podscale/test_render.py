@@ -28,7 +28,7 @@ def test_comparison_fits_the_width_and_holds_every_row(document, width):
         "KV cache 31%",
         "184,320 strategies",
         "No 90 % interval",
-        "2,680–4,188",
+        "22–34.4 ms",
         "(6.63× the fastest)",
     ):
         assert said in words_only
