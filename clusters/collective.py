@@ -3,11 +3,13 @@
 The closed form prices tiers; the other rungs of `collectives.ladder` price the schedule of rounds on the cluster's own
 graph. Both take the same constants of link and software (`clusters.tunings`): on the graph a link has its bandwidth
 times the efficiency, half of a step's software lies on the links at both ends of a message, base and ramp come on top
-("ramp" is all that the link's protocols take beside the wire).
+("ramp" is all that the link's protocols take beside the wire). Next to the price stands the bound: of the tiers, or, for
+the whole cluster on the graph, of its links.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,11 +45,9 @@ BUS: Final[Mapping[str, float]] = MappingProxyType(
 
 CLOSED: Final = "closed"
 FITTED: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "nvls": "its switches reduce, which no rung prices",
-        "sharp": "its switches reduce, which no rung prices",
-        "tree": "its chunks are pipelined, and the fitted closed form holds what that costs",
-    }
+    dict.fromkeys(
+        ("nvls", "sharp", "tree"), "its chunks are pipelined, and the fitted closed form holds what that costs"
+    )
 )
 """Algorithm that only the closed form prices -> why."""
 
@@ -59,6 +59,18 @@ COPIED: Final = (
 
 BLOCKED: Final = ("hierarchical", "pxn")
 """Algorithms that want to know how many ranks share a block."""
+
+TIERS: Final = "tiers"
+"""The bound of `collectives.bounds`, by what leaves the blocks of each tier."""
+
+MOST_ORBITS: Final = 64
+"""Sorts of nodes that the graph's own bound is sought among, and ..."""
+
+MOST_VARIABLES: Final = 5000
+"""... flows of its linear program: less than a second; beyond, the tiers' or the cuts' bound."""
+
+PASSES: Final[Mapping[str, int]] = MappingProxyType({"all_gather": 1, "reduce_scatter": 1, "all_reduce": 2})
+"""Operation -> how often its bytes pass the least cut of an all-gather."""
 
 MOST_RANKS: Final = 4096
 """Ranks that a schedule is priced for on the graph; beyond, the closed form."""
@@ -104,7 +116,7 @@ def collective(
     algorithm
         A name of the operation's, or "auto": the fastest by closed form of those that NCCL offers.
     fidelity
-        "closed", or a rung of `collectives.ladder`. Where switches reduce, only the closed form prices.
+        "closed", or a rung of `collectives.ladder`. Pipelined algorithms (`FITTED`) are priced by the closed form alone.
 
     Returns
     -------
@@ -145,7 +157,9 @@ def collective(
     else:
         terms, busiest = _on_graph(cluster, kind, tuned, choice.name, ranks, size_bytes, rung, stride, group)
         seconds = float(sum(terms.values()))
-    bound = float(lower_bound(kind, size_bytes, group, road))
+    bound, bounded_by = float(lower_bound(kind, size_bytes, group, road)), TIERS
+    if rung != CLOSED and ranks == cluster.accelerators and stride == 1:
+        bound, bounded_by = graph_bound(cluster, kind, size_bytes) or (bound, bounded_by)
     moved = BUS.get(kind, 0.0) * (ranks - 1) / ranks or 1.0
     return {
         "op": kind,
@@ -154,6 +168,7 @@ def collective(
         "bytes": size_bytes,
         "time_s": seconds,
         "lower_bound_s": bound,
+        "bound": bounded_by,
         "over_bound": seconds / bound if bound else None,
         "algorithm": choice.name,
         "why": choice.why,
@@ -166,6 +181,49 @@ def collective(
         "busiest": busiest,
         "warnings": warnings,
     }
+
+
+def graph_bound(cluster: Cluster, op: str, size_bytes: float) -> tuple[float, str] | None:
+    """Return the fewest seconds in which a cluster's links allow an operation of all its accelerators, and by what.
+
+    (n - 1)/n · S over the best rate of an all-gather by its "least cut" (once each way for an all-reduce), or of an
+    all-to-all by "concurrent flow", exact, or by "cuts". None where it would take more than about a second, for other
+    operations, and for sums where switches add, which need not pass the cut twice.
+
+    Examples
+    --------
+    Eight boxes of eight, a NIC of 50 GB/s for each accelerator: 7/8 of its gigabyte have to come in by it.
+
+    >>> from clusters.build import build
+    >>> from clusters.spec import load, with_
+    >>> seconds, by = graph_bound(build(with_(load("hgx-h100"), accelerators=64)), "all_to_all", 1e9)
+    >>> round(seconds * 50e9 / 1e9, 6), by
+    (0.875, 'concurrent flow')
+    """
+    adds = any(tier.in_network_reduction for tier in cluster.tiers)
+    if op not in (*PASSES, "all_to_all") or (op == "all_reduce" and adds):
+        return None
+    found = _best_rate(cluster.blueprint, cluster.spec.focus or None, op == "all_to_all")
+    if found is None:
+        return None
+    rate_Bps, ranks, by = found
+    return PASSES.get(op, 1) * size_bytes * (ranks - 1) / ranks / rate_Bps, by
+
+
+@lru_cache(maxsize=64)
+def _best_rate(blueprint: "Blueprint", pool: str | None, exchange: bool) -> tuple[float, int, str] | None:
+    """Return the bytes/s that each accelerator gets at best in an exchange or a gather, how many they are, and by what."""
+    from topo.concurrent import all_to_all_Bps
+    from topo.gather import gather_Bps
+    from topo.orbits import orbit_graph
+
+    if len(orbit_graph(blueprint).members) > MOST_ORBITS:
+        return None
+    if exchange:
+        rate = all_to_all_Bps(blueprint, pool, most_variables=MOST_VARIABLES)
+        return rate.bandwidth_Bps, rate.accelerators, "concurrent flow" if rate.exact else "cuts"
+    best_gather = gather_Bps(blueprint, pool)
+    return best_gather.bandwidth_Bps, best_gather.accelerators, "least cut"
 
 
 def _check(

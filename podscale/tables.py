@@ -366,6 +366,7 @@ def draw_collective(console: Console, document: Mapping[str, Any]) -> None:
         "time_s",
         "lower_bound_s",
         "over_bound",
+        "bound",
         "algbw_Bps",
         "busbw_Bps",
         "algorithm",

@@ -61,11 +61,11 @@ class Classes:
 
     def count(self, source: Ints, destination: Ints) -> tuple[Ints, Ints]:
         """Return the classes of some pairs, and how many pairs each has."""
-        found = self.table.ravel()[source * len(self.table) + destination]
+        found = self.table.ravel().take(source * len(self.table) + destination)
         if len(self.own_s) > 8 * len(found):
             return np.unique(found, return_counts=True)
         tally = np.bincount(found, minlength=len(self.own_s))
-        present = np.flatnonzero(tally != 0)
+        present = (tally != 0).nonzero()[0]
         return present, tally[present]
 
 

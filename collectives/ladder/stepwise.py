@@ -53,26 +53,32 @@ def by_class(found: Classes, net: Network, wire: Wire, sent: Messages) -> tuple[
 
     None where that, or one size for all, does not hold: then links are to be added up one by one.
     """
-    size_bytes = float(sent.size_bytes[0])
-    for ends in (sent.source, sent.destination):
-        seen = np.zeros(len(net.ends), dtype=bool)
-        seen[ends] = True
-        if np.count_nonzero(seen) < len(ends):
-            return None
+    if not (_once_each(sent.source, len(net.ends)) and _once_each(sent.destination, len(net.ends))):
+        return None
     if sent.size_bytes.strides[0] and np.ptp(sent.size_bytes):
         return None
     present, count = found.count(sent.source, sent.destination)
-    scale = size_bytes * wire.framing
-    own = int(found.own_s[present].argmax())
-    busiest_s, link = scale * float(found.own_s[present][own]), int(found.cable[present][own])
+    scale = float(sent.size_bytes[0]) * wire.framing
+    own_s = found.own_s[present]
+    own = own_s.argmax()
+    busiest_s, link = scale * float(own_s[own]), int(found.cable[present[own]])
     owner, arc, share = found.rows.entries(present)
     if len(arc):
-        total_s = scale * np.bincount(arc, share * count[owner], len(found.column)) / found.column_Bps
-        top = int(total_s.argmax())
-        if total_s[top] > busiest_s:
-            busiest_s, link = float(total_s[top]), int(found.column[top])
-    latency_s = float((found.latency_s[present] + found.hops[present] * wire.hop_s).max())
-    return latency_s + wire.latency_s(len(net.ends)), busiest_s, link
+        total_s = np.bincount(arc, share * count[owner], len(found.column)) / found.column_Bps
+        top = total_s.argmax()
+        if scale * total_s[top] > busiest_s:
+            busiest_s, link = scale * float(total_s[top]), int(found.column[top])
+    latency_s = found.latency_s[present]
+    if wire.hop_s:
+        latency_s = latency_s + found.hops[present] * wire.hop_s
+    return float(latency_s.max()) + wire.latency_s(len(net.ends)), busiest_s, link
+
+
+def _once_each(ends: Ints, number: int) -> bool:
+    """Return whether no end comes twice."""
+    seen = np.zeros(number, dtype=bool)
+    seen[ends] = True
+    return bool(np.count_nonzero(seen) == len(ends))
 
 
 def handling_s(net: Network, wire: Wire, sent: Messages) -> Floats:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.build import build
-from clusters.collective import BUS, collective
+from clusters.collective import BUS, collective, graph_bound
 from clusters.spec import load, parse, with_
 from clusters.tunings import lookup
 from topo.errors import SpecError
@@ -85,7 +85,39 @@ def test_a_pair_of_a_mesh_has_one_link() -> None:
 def test_what_only_the_closed_form_prices_says_so() -> None:
     told = collective(build(load(RACK)), "all_reduce", 64, 2.0**30, "nvls")
     assert told["fidelity"] == "closed"
-    assert any("switches reduce" in warning for warning in told["warnings"])
+    assert any("chunks are pipelined" in warning for warning in told["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("op", "bound"), [("all_gather", "least cut"), ("reduce_scatter", "least cut"), ("all_to_all", "concurrent flow")]
+)
+def test_the_whole_cluster_on_the_graph_stands_next_to_its_links_bound(op: str, bound: str) -> None:
+    pod = build(with_(load("hgx-h100"), accelerators=64))
+    on_graph, closed, part = (
+        collective(pod, op, ranks, 2.0**28, "auto", rung)
+        for ranks, rung in ((64, "stepwise"), (64, "closed"), (32, "stepwise"))
+    )
+    assert (on_graph["bound"], closed["bound"], part["bound"]) == (bound, "tiers", "tiers")
+    assert on_graph["lower_bound_s"] == pytest.approx(closed["lower_bound_s"], rel=0.02)
+    assert on_graph["time_s"] >= on_graph["lower_bound_s"]
+
+
+def test_the_links_bound_sees_a_slow_link_that_no_tier_shows() -> None:
+    """One NIC at a hundredth: 7 of 8 are left to its box, one of eight; the tiers' bound is that of whole boxes."""
+    change = {"node": "nic", "at": {"rail": 0, "domain": 3}, "to": "leaf", "factor": 0.01}
+    pod = build(with_(load("hgx-h100"), accelerators=64, changes=[change]))
+    told = collective(pod, "all_gather", 64, 2.0**28, "ring")
+    into_Bps = 7.01 * 50e9
+    assert told["bound"] == "least cut"
+    assert told["lower_bound_s"] == pytest.approx(56 / 64 * 2.0**28 / into_Bps, rel=1e-6)
+
+
+def test_sums_in_switches_need_not_pass_a_cut_twice() -> None:
+    assert graph_bound(build(load(RACK)), "all_reduce", 1e9) is None
+    box = build(load("mi300x-box"))
+    gather, reduce_ = (graph_bound(box, op, 1e9) for op in ("all_gather", "all_reduce"))
+    assert gather is not None
+    assert reduce_ == (2 * gather[0], "least cut")
 
 
 def test_every_fault_of_a_request_comes_at_once() -> None:
