@@ -218,8 +218,8 @@ def best(
     Examples
     --------
     >>> from collectives.path import Hop, LinkModel
-    >>> path = (Hop(100e9, 0, LinkModel(base_s=0, step_s=1e-6, efficiency=1)),)
-    >>> seconds, winner, names = best("all_reduce", [1e3, 1e9], [64], path, among=["tree", "ring"])
+    >>> path = (Hop(100e9, 0, LinkModel(base_s=0, step_s=1e-6, efficiency=1)),) * 2
+    >>> seconds, winner, names = best("all_reduce", [1e3, 1e9], [8, 64], path, among=["tree", "ring"])
     >>> [names[index] for index in winner]
     ['tree', 'ring']
     """
