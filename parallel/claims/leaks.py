@@ -68,14 +68,6 @@ def prefill_usd(v: Values) -> float:
     return economics.usd_per_million(v["hour"], rate_of("prefill", v)) / economics.MILLION
 
 
-def sheet_prefill_usd(v: Values) -> float:
-    """Price of computing one prompt token at the peak."""
-    return (
-        economics.usd_per_million(v["hour"], 1.0 / rooflines.compute_s(1.0, active(v), v["peak_flops"]))
-        / economics.MILLION
-    )
-
-
 def decode_over_prefill(v: Values) -> float:
     """Price of an output token over that of an input token, from the two terms."""
     return 1.0 / rooflines.compute_s(1.0, active(v), v["peak_flops"]) / two_terms_rate(v, v["tpot"])

@@ -52,7 +52,8 @@ def test_a_claim_is_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path, su
 def test_a_claim_without_cases_is_drawn_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     target = tmp_path / "one.svg"
     answer(capsys, "claim", "active-experts", "--plot", str(target))
-    ElementTree.fromstring(target.read_text(encoding="utf-8"))  # noqa: S314  (our own text)
+    root = ElementTree.fromstring(target.read_text(encoding="utf-8"))  # noqa: S314  (our own text)
+    assert {"simple", "full"} <= {element.get("class") for element in root.iter()}
 
 
 @pytest.mark.parametrize(
