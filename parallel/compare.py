@@ -264,7 +264,7 @@ def front_points(task: Task, found: Found) -> list[dict[str, Any]]:
             "tpot_s": 1.0 / x if task.phase == "decode" else None,
             "strategy": results.strategy_of(bound, cols, row),
         }
-        for row, (x, y) in enumerate(zip(found.front_x[pick].tolist(), found.front_y[pick].tolist(), strict=True))
+        for row, (x, y) in enumerate(found.front_values[pick].tolist())
     ]
 
 

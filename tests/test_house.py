@@ -22,7 +22,7 @@ READS = frozenset({"open", "read_text", "read_bytes"})
 #: Import -> the only files that may hold it. A folder stands for all that is in it.
 RESERVED = {
     "ray": ("parallel/executors/ray.py",),
-    "pydantic": ("clusters/specfile.py", "parallel/scenariofile.py"),
+    "pydantic": ("clusters/specfile.py", "parallel/scenariofile.py", "parallel/sweeps/specfile.py"),
     "typer": ("podscale",),
     "rich": ("podscale",),
     "plotly": ("podscale",),

@@ -67,6 +67,16 @@ class Schedule:
     training: bool = True
     fit: Fit | None = None
 
+    @property
+    def closed(self) -> bool:
+        """Whether the closed form is exact whatever the numbers: then nothing is ever executed.
+
+        >>> from collectives.pipelines import SCHEDULES
+        >>> SCHEDULES["1f1b"].closed, SCHEDULES["zb-1p"].closed
+        (True, False)
+        """
+        return self.exact is domains.everywhere
+
     def order(self, stages: int, microbatches: int, chunks: int = 1, *fitted: int) -> Order:
         """Return the order, the same one each time; raise `SpecError` where the schedule has none for these numbers.
 

@@ -1,8 +1,10 @@
 """What the claims ask of the whole model: a cluster of some inputs, its best split, its frontier, one split priced."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import log2
 from typing import Any, Final
 
 import numpy as np
@@ -11,8 +13,8 @@ from clusters.build import Cluster, build
 from clusters.catalogue import Accelerator, accelerator
 from clusters.memories import YEAR_S
 from clusters.spec import ClusterSpec, load, parse, with_
-from parallel.claims.claim import Input, Values
-from parallel.executors import serial
+from parallel.claims.claim import Values
+from parallel.executors import run
 from parallel.io import read_model
 from parallel.models import Model, Moe, active_parameters, kv_bytes_per_token, parameters
 from parallel.precision import FORMATS, recipe
@@ -32,6 +34,8 @@ ONE: Final = Space((("one", (1.0,)),))
 LEAN: Final = {"micro_batch": (1.0, 2.0), "vpp": (1.0, 4.0), "zero": (1.0, 3.0)}
 """Axes of a training search that the claims thin out."""
 LIFETIME_S: Final = 5.0 * YEAR_S
+Fixed = tuple[tuple[str, float], ...]
+"""Columns of a split that a search has to keep."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Best:
         return float(self.priced.memory[name][0])
 
 
-# --- inputs that many claims share ---------------------------------------------------------------------------------
+# --- parts ----------------------------------------------------------------------------------------------------------
 
 
 def part_of(v: Values) -> Accelerator:
@@ -71,24 +75,6 @@ def peak_of(part: Accelerator, precision: str) -> float:
 def width_of(precision: str) -> float:
     """Bytes per parameter of a recipe's experts."""
     return FORMATS[recipe(precision).experts].bytes_per_value
-
-
-ACCELERATOR = Input("accelerator", "gb200", says="a name of `podscale list accelerators`")
-MODEL = Input("model", "deepseek-v3", says="a name of `podscale list models`")
-PRECISION = Input("precision", "fp8", says="bf16, fp8 or nvfp4")
-HBM_BANDWIDTH = Input("hbm_bandwidth", lambda v: part_of(v).hbm_Bps, "bandwidth", "of one accelerator")
-HBM_CAPACITY = Input("hbm_capacity", lambda v: part_of(v).hbm_bytes, "bytes", "of one accelerator")
-PEAK = Input("peak_flops", lambda v: peak_of(part_of(v), v["precision"]), "flops", "dense, of one accelerator")
-DOMAIN = Input("domain", lambda v: float(part_of(v).domain), "count", "accelerators of a scale-up domain")
-ISL = Input("isl", 4096, "count", "tokens of the prompt")
-OSL = Input("osl", 1024, "count", "tokens of the answer")
-TPOT = Input("tpot", 0.05, "seconds", "limit on the time per output token")
-KV_BYTES = Input("kv_bytes", 1.0, "", "bytes per cached value")
-
-
-def size(many: float) -> Input:
-    """Input of the accelerators in the cluster."""
-    return Input("accelerators", many, "count", "accelerators in the cluster")
 
 
 # --- clusters, models, workloads -----------------------------------------------------------------------------------
@@ -165,6 +151,7 @@ def serve_work(v: Values, **changes: Any) -> ServeWorkload:
         isl=int(v.get("isl", 4096)),
         osl=int(v.get("osl", 1024)),
         tpot_s=float(v.get("tpot", 0.05)),
+        ttft_s=float(v.get("ttft", 2.0)),
         precision=str(v.get("precision", "fp8")),
         kv_bytes=float(v.get("kv_bytes", 1.0)),
     )
@@ -176,22 +163,23 @@ def serve_work(v: Values, **changes: Any) -> ServeWorkload:
 
 @lru_cache(512)
 def _search(
-    phase: str, model: Model, spec: ClusterSpec, train: TrainWorkload, serve: ServeWorkload
+    phase: str, model: Model, spec: ClusterSpec, train: TrainWorkload, serve: ServeWorkload, fixed: Fixed = ()
 ) -> tuple[Task, Found]:
     """Return a search and what it found."""
-    task = Task(phase, model, spec, train, serve, _space(phase, build(spec), model))
-    return task, serial.run(task, None)
+    task = Task(phase, model, spec, train, serve, _space(phase, build(spec), model, fixed))
+    return task, run(task, "serial")
 
 
-def _space(phase: str, cluster: Cluster, model: Model) -> Space:
-    """Return the strategies of a phase; of training's, those that differ most (see `LEAN`), for a table of many searches."""
-    axes = space_of(phase, cluster, model).axes
-    return Space(tuple((name, LEAN.get(name, values) if phase == "train" else values) for name, values in axes))
+def _space(phase: str, cluster: Cluster, model: Model, fixed: Fixed) -> Space:
+    """Return the strategies of a phase, some axes fixed; of training's, those that differ most (see `LEAN`)."""
+    axes = dict(space_of(phase, cluster, model).axes)
+    lean = {name: values for name, values in LEAN.items() if phase == "train" and name in axes}
+    return Space(tuple({**axes, **lean, **{name: (value,) for name, value in fixed}}.items()))
 
 
 @lru_cache(512)
-def best(phase: str, model: Model, spec: ClusterSpec, work: ServeWorkload | TrainWorkload) -> Best:
-    """Return the best split of a phase within its limits.
+def best(phase: str, model: Model, spec: ClusterSpec, work: ServeWorkload | TrainWorkload, fixed: Fixed = ()) -> Best:
+    """Return the best split of a phase within its limits, with some of its columns fixed.
 
     Raises
     ------
@@ -200,13 +188,41 @@ def best(phase: str, model: Model, spec: ClusterSpec, work: ServeWorkload | Trai
     """
     train = work if isinstance(work, TrainWorkload) else TrainWorkload()
     serve = work if isinstance(work, ServeWorkload) else ServeWorkload()
-    task, found = _search(phase, model, spec, train, serve)
+    task, found = _search(phase, model, spec, train, serve, fixed)
     if found.best < 0:
         raise _misfit(phase, model, spec, found)
     bound = Bound.of(task)
     cols = bound.at(np.array([found.best], dtype=np.int64))
     price = bound.price(cols)
     return Best(float(found.best_value), float(price.seconds[0]), cols.row(0), price)
+
+
+def even(wanted: float) -> int:
+    """Return the number nearest by ratio that only twos and threes divide: many splits divide it.
+
+    >>> even(100_000), even(576)
+    (98304, 576)
+    """
+    threes = [3**power for power in range(5)]
+    tried = [three * 2 ** max(0, round(log2(wanted / three))) for three in threes if three <= wanted] or [1]
+    return min(tried, key=lambda many: abs(log2(many / wanted)))
+
+
+def trained_best(v: Values, spec: ClusterSpec, sequences: float) -> tuple[int, Best]:
+    """Return the batch and the split that train fastest: so many sequences for each accelerator, or the even number near.
+
+    A batch that few splits divide trains many times as slowly, and no one would take it.
+    """
+    found = []
+    for batch in (round(sequences * spec.accelerators), even(sequences * spec.accelerators)):
+        work = TrainWorkload(global_batch=batch, precision=str(v["precision"]))
+        with suppress(InfeasibleError):
+            found.append((batch, best("train", model_of(v), spec, work)))
+    if not found:
+        raise InfeasibleError(
+            f"training of {v['model']} on {spec.name}", "memory", "no split fits", "take more accelerators"
+        )
+    return max(found, key=lambda pair: pair[1].rate)
 
 
 def _misfit(phase: str, model: Model, spec: ClusterSpec, found: Found) -> InfeasibleError:
@@ -219,10 +235,11 @@ def _misfit(phase: str, model: Model, spec: ClusterSpec, found: Found) -> Infeas
 def frontier(model: Model, spec: ClusterSpec, work: ServeWorkload) -> tuple[Column, Column]:
     """Return seconds per output token and tokens per second and accelerator of the undominated decode splits, fastest last."""
     _, found = _search("decode", model, spec, TrainWorkload(), replace(work, tpot_s=ANY_S))
-    if len(found.front_x) == 0:
+    if len(found.front) == 0:
         raise _misfit("decode", model, spec, found)
-    order = np.argsort(found.front_x)
-    return 1.0 / found.front_x[order], found.front_y[order]
+    speed, rate = found.front_values.T
+    order = np.argsort(speed)
+    return 1.0 / speed[order], rate[order]
 
 
 def rate_at(model: Model, spec: ClusterSpec, work: ServeWorkload, tpot_s: float) -> float:

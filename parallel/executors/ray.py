@@ -1,25 +1,26 @@
-"""The Ray executor: ranges go out, reduced blocks come back; a window of two per core is in flight.
+"""The Ray executor: units go out, reduced results come back; a window of two per core is in flight.
 
-Ranges and the order of reduction come from the task, so the result is the serial one, bit for bit, for any number of
-workers. Tasks are pure, so Ray may retry them after a worker's death.
+Units come from the plan and results merge in any order, so the result is the serial one, bit for bit, for any number of
+workers. Units are pure: Ray does one again when its worker or node dies. One that kills its worker every time comes back
+as None, and the driver cuts it in two.
 """
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
-from parallel.executors.ranges import ranges
-from parallel.search import Found, merge
-from parallel.sweep import Task, evaluate_range
+from parallel.sweeps.units import Done, Plan, Unit, work
 
-STORE_BYTES = 100 * 2**20  # results are a few kB; Ray's default reserves 30 % of the memory
+STORE_BYTES: Final = 100 * 2**20  # results are a few kB; Ray's default reserves 30 % of the memory
+RETRIES: Final = 3
 
 
 @contextmanager
 def session(address: str | None = None) -> Iterator[None]:
-    """Keep Ray up for several tasks: an existing cluster under `address`, else one started here and stopped after.
+    """Keep Ray up for several runs: an existing cluster under `address`, else one started here and stopped after.
 
     Inside an outer session, or in a program that has started Ray itself, this does nothing.
     """
@@ -38,36 +39,37 @@ def session(address: str | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
-def run(task: Task, progress: Callable[[int, int], None] | None = None) -> Found:
-    """Evaluate the task on Ray, in the session that there is or one of its own."""
-    with session():
-        return _drive(task, progress)
+def run(plan: Plan, pending: deque[Unit], address: str | None = None) -> Iterator[tuple[Unit, Done | None]]:
+    """Do what is pending, in the session that there is or one of its own."""
+    with session(address):
+        yield from _drive(plan, pending)
 
 
-def _drive(task: Task, progress: Callable[[int, int], None] | None) -> Found:
+def _drive(plan: Plan, pending: deque[Unit]) -> Iterator[tuple[Unit, Done | None]]:
     import ray as api
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
-    work = api.remote(num_cpus=1, max_retries=3)(evaluate_range)
-    shared = api.put(task)
-    pieces = ranges(task.space.size)
-    resources: dict[str, float] = api.available_resources()  # type: ignore[no-untyped-call]
-    window = max(2, 2 * int(resources.get("CPU", 1)))
-    waiting = list(enumerate(pieces))[::-1]
-    flying: dict[object, int] = {}
-    done: dict[int, Found] = {}
-    finished = 0
-    while waiting or flying:
-        while waiting and len(flying) < window:
-            number, (lo, hi) = waiting.pop()
-            flying[work.remote(shared, lo, hi)] = number
-        ready, _ = api.wait(list(flying), num_returns=1)
-        for ref in ready:
-            number = flying.pop(ref)
-            done[number] = api.get(ref)
-            finished += pieces[number][1] - pieces[number][0]
-            if progress is not None:
-                progress(finished, task.space.size)
-    found = Found()
-    for number in range(len(pieces)):
-        found = merge(found, done[number])
-    return found
+    remote = api.remote(num_cpus=1, max_retries=RETRIES)(work)
+    shared = api.put(plan)
+    flying: dict[object, Unit] = {}
+    try:
+        while pending or flying:
+            while pending and len(flying) < _window(api):
+                unit = pending.popleft()
+                flying[remote.remote(shared, unit)] = unit
+            ready, _ = api.wait(list(flying), num_returns=1)
+            for ref in ready:
+                unit = flying.pop(ref)
+                try:
+                    done = api.get(ref)
+                except (WorkerCrashedError, NodeDiedError, OutOfMemoryError):
+                    done = None
+                yield unit, done
+    finally:  # the reader stopped: nothing that is in flight is wanted any more
+        for ref in flying:
+            api.cancel(ref, force=True)
+
+
+def _window(api: Any) -> int:
+    """Units in flight: two per core of the cluster as it is now, for nodes come and go."""
+    return max(2, 2 * int(api.cluster_resources().get("CPU", 1)))

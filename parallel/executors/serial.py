@@ -1,18 +1,13 @@
-"""The serial executor: one range after another, in this process."""
+"""The serial executor: one unit after another, in this process."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Iterator
 
-from parallel.executors.ranges import ranges
-from parallel.search import Found, merge
-from parallel.sweep import Task, evaluate_range
+from parallel.sweeps.units import Done, Plan, Unit, work
 
 
-def run(task: Task, progress: Callable[[int, int], None] | None = None) -> Found:
-    """Evaluate the task here."""
-    found = Found()
-    total = task.space.size
-    for lo, hi in ranges(total):
-        found = merge(found, evaluate_range(task, lo, hi))
-        if progress is not None:
-            progress(hi, total)
-    return found
+def run(plan: Plan, pending: deque[Unit], address: str | None = None) -> Iterator[tuple[Unit, Done | None]]:  # noqa: ARG001
+    """Do what is pending, in order; whoever iterates may add to it."""
+    while pending:
+        unit = pending.popleft()
+        yield unit, work(plan, unit)

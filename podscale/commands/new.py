@@ -45,9 +45,17 @@ def _model_schema() -> dict[str, Any]:
     return model_schema()
 
 
+def _sweep_schema() -> dict[str, Any]:
+    """Return the schema of a sweep file."""
+    from parallel.sweeps.specfile import json_schema
+
+    return json_schema()
+
+
 KINDS: dict[str, Starter] = {
     "cluster": Starter("cluster.yaml", _cluster_schema, "podscale topo {file}"),
     "model": Starter("model.yaml", _model_schema, "podscale compare --model {file}"),
+    "sweep": Starter("sweep.yaml", _sweep_schema, "podscale sweep {file}"),
 }
 
 
@@ -59,7 +67,7 @@ def new(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a commented file to start from: a cluster or a model."""
+    """Write a commented file to start from: a cluster, a model or a sweep."""
     if kind not in KINDS:
         near = get_close_matches(kind, KINDS, n=1)
         remedy = f"write {near[0]}" if near else f"choose one of {', '.join(KINDS)}"
