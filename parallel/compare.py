@@ -13,14 +13,15 @@ from clusters.build import Cluster, build, notes
 from clusters.spec import ClusterSpec, focus, load, parse, with_
 from parallel import results
 from parallel.exchange import exchange_s
-from parallel.executors import choose, run, session
+from parallel.executors import choose, run_all
 from parallel.io import read_model, read_yaml
 from parallel.models import Model, Moe, active_parameters, parameters
 from parallel.placement import fillings, members_of
 from parallel.precision import Recipe, recipe
 from parallel.roofline import chip
-from parallel.search import Found
-from parallel.sweep import PHASES, Bound, Task, space_of
+from parallel.sweeps.found import Found
+from parallel.sweeps.spaces import space_of
+from parallel.sweeps.task import PHASES, Bound, Task
 from parallel.training import footprint
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.errors import Fault, SpecError
@@ -152,23 +153,13 @@ def compare(request: CompareRequest, progress: Callable[[int, int], None] | None
     model, wirings = _read(request)
     request = replace(request, domains=tuple(wirings))
     work = tasks(request, model, wirings)
-    total = sum(task.space.size for _, task in work)
-    executor = choose(request.executor, total)
-    done, feasible = 0, 0
+    executor = choose(request.executor, sum(task.space.size for _, task in work))
+    found = run_all([task for _, task in work], executor, progress)
     rows, frontiers = [], []
-    with session(executor):
-        for domain, task in work:
-            before = done
-
-            def tick(now: int, _: int, before: int = before) -> None:
-                if progress is not None:
-                    progress(before + now, total)
-
-            found = run(task, executor, tick)
-            done, feasible = done + found.points, feasible + found.feasible
-            pool = wirings[domain].focus
-            rows.append({"domain": domain, "pool": pool, "phase": task.phase, **best_row(task, found)})
-            frontiers.append({"domain": domain, "phase": task.phase, "points": front_points(task, found)})
+    for (domain, task), kept in zip(work, found, strict=True):
+        pool = wirings[domain].focus
+        rows.append({"domain": domain, "pool": pool, "phase": task.phase, **best_row(task, kept)})
+        frontiers.append({"domain": domain, "phase": task.phase, "points": front_points(task, kept)})
     order = {phase: place for place, phase in enumerate(request.phases)}
     rows.sort(key=lambda row: order[row["phase"]])
     clusters = {domain: build(spec) for domain, spec in wirings.items()}
@@ -184,8 +175,8 @@ def compare(request: CompareRequest, progress: Callable[[int, int], None] | None
         "answer": answer(rows, request),
         "assumptions": assumptions(request, model, any_cluster),
         "search": {
-            "points": done,
-            "feasible": feasible,
+            "points": sum(kept.points for kept in found),
+            "feasible": sum(kept.feasible for kept in found),
             "seconds": time.perf_counter() - started,
             "executor": executor,
         },

@@ -4,7 +4,7 @@
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -14,7 +14,7 @@ from parallel.executors.store import Store
 from parallel.sweeps.evaluate import FAILED, head, prepare, step
 from parallel.sweeps.found import Found, merge
 from parallel.sweeps.task import Task
-from parallel.sweeps.units import Done, Plan, Single, Unit, rest_of
+from parallel.sweeps.units import Done, Plan, Tasks, Unit, rest_of
 from topo.errors import Fault, PodscaleError, SpecError
 
 Progress = Callable[[int, int], None]
@@ -72,11 +72,11 @@ def choose(name: str, points: int) -> str:
 
 @dataclass
 class Cell:
-    """What a cell has come to so far: `done` of its `size` prefixes are finished, `step` of them make a unit."""
+    """What a cell has come to so far: `done` of its `size` prefixes, with `tail` strategies each, are finished."""
 
     found: Found = field(default_factory=Found)
     size: int = 0
-    step: int = 1
+    tail: int = 1
     done: int = 0
     error: PodscaleError | None = None
     deaths: int = 0
@@ -85,8 +85,8 @@ class Cell:
         """Take in what came of a unit."""
         self.found, self.error = merge(self.found, done.found), done.error or self.error
         if done.size:
-            self.size, self.step = done.size, done.step
-        self.done += max(min(unit.hi or done.step, done.size) - unit.lo, 0)
+            self.size, self.tail = done.size, done.tail
+        self.done += max(min(unit.hi or step(done.tail), done.size) - unit.lo, 0)
 
 
 def drive(
@@ -100,8 +100,8 @@ def drive(
 
     Parameters
     ----------
-    progress : called as ``progress(done, total)`` with the prefixes finished and those expected: cells that are not
-        pruned yet count as the mean of the others
+    progress : called as ``progress(done, total)`` with the strategies finished of those that pruning leaves: cells that
+        are not pruned yet count as the mean of the others
     store : reads what is finished, and is told what gets finished
     """
     cells: dict[int, Cell] = {}
@@ -121,7 +121,7 @@ def drive(
             store.add(unit, done)
         cell.join(unit, done)
         if unit == Unit(unit.cell):
-            pending.extendleft(reversed(rest_of(unit.cell, done.size, done.step)))
+            pending.extendleft(reversed(rest_of(unit.cell, done.size, step(done.tail))))
         if progress is not None:
             progress(*_progress(cells, plan.cells))
     return cells
@@ -131,12 +131,12 @@ def _missing(number: int, cell: Cell | None, finished: list[Unit]) -> list[Unit]
     """Return the units of a cell that are not finished; where nothing of it is known, the first alone."""
     if cell is None or not cell.size:
         return [] if cell is not None else [Unit(number)]
-    gaps, at = [], 0
+    gaps, at, many = [], 0, step(cell.tail)
     for unit in sorted(finished, key=lambda unit: unit.lo):
         gaps += [(at, unit.lo)] if unit.lo > at else []
-        at = max(at, unit.hi or cell.step)
+        at = max(at, unit.hi or many)
     gaps += [(at, cell.size)] if cell.size > at else []
-    return [Unit(number, lo, min(lo + cell.step, hi)) for start, hi in gaps for lo in range(start, hi, cell.step)]
+    return [Unit(number, lo, min(lo + many, hi)) for start, hi in gaps for lo in range(start, hi, many)]
 
 
 def _smaller(plan: Plan, cell: Cell, unit: Unit) -> list[Unit]:
@@ -144,8 +144,8 @@ def _smaller(plan: Plan, cell: Cell, unit: Unit) -> list[Unit]:
     cell.deaths += 1
     task = plan.task(unit.cell)
     _, rest = prepare(task)
-    whole = replace(unit, hi=unit.hi or min(step(rest), len(rest.heads)))
-    cell.size, cell.step = len(rest.heads), step(rest)
+    whole = replace(unit, hi=unit.hi or min(step(rest.tail), len(rest.heads)))
+    cell.size, cell.tail = len(rest.heads), rest.tail
     if cell.deaths > PATIENCE:
         remedy = "give workers more memory"
         cell.error = SpecError([Fault("cell", unit.cell, "killed every worker that priced it", remedy)])
@@ -157,19 +157,26 @@ def _smaller(plan: Plan, cell: Cell, unit: Unit) -> list[Unit]:
         cell.found, cell.done = merge(merge(cell.found, start), lost), cell.done + 1
         return []
     middle = (whole.lo + whole.hi) // 2
-    after = rest_of(unit.cell, cell.size, cell.step) if not unit.hi else []
+    after = rest_of(unit.cell, cell.size, step(cell.tail)) if not unit.hi else []
     return [*reversed(after), replace(whole, lo=middle), replace(whole, hi=middle)]
 
 
 def _progress(cells: dict[int, Cell], count: int) -> tuple[int, int]:
-    known = sum(cell.size for cell in cells.values())
+    known = sum(cell.size * cell.tail for cell in cells.values())
     mean = known / max(len(cells), 1)
-    return sum(cell.done for cell in cells.values()), known + round(mean * (count - len(cells)))
+    return sum(cell.done * cell.tail for cell in cells.values()), known + round(mean * (count - len(cells)))
 
 
 def run(task: Task, executor: str = "auto", progress: Progress | None = None) -> Found:
     """Evaluate one task with the named executor."""
-    cell = drive(Single(task), choose(executor, task.space.size), progress)[0]
-    if cell.error is not None:
-        raise cell.error
-    return cell.found
+    return run_all((task,), executor, progress)[0]
+
+
+def run_all(tasks: Sequence[Task], executor: str = "auto", progress: Progress | None = None) -> list[Found]:
+    """Evaluate several tasks with the named executor; the first that cannot be priced stops them all."""
+    size = sum(task.space.size for task in tasks)
+    cells = drive(Tasks(tuple(tasks)), choose(executor, size), progress)
+    for cell in cells.values():
+        if cell.error is not None:
+            raise cell.error
+    return [cells[number].found for number in range(len(tasks))]

@@ -61,7 +61,7 @@ class Store:
 
 
 def _line(unit: Unit, done: Done) -> dict[str, Any]:
-    return {"unit": [unit.cell, unit.lo, unit.hi], "cell": [done.size, done.step], "found": to_json(done.found)}
+    return {"unit": [unit.cell, unit.lo, unit.hi], "cell": [done.size, done.tail], "found": to_json(done.found)}
 
 
 def _is_header(line: str, fingerprint: str) -> bool:

@@ -30,9 +30,9 @@ def head(size: int, rest: Cut) -> Found:
     return Found(points=size - len(rest.heads) * rest.tail, rejected=rest.rejected)
 
 
-def step(rest: Cut) -> int:
-    """Return how many prefixes make a unit of work."""
-    return max(1, PART // rest.tail)
+def step(tail: int) -> int:
+    """Return how many prefixes make a unit of work, when each has a tail of so many strategies."""
+    return max(1, PART // tail)
 
 
 def evaluate(bound: Bound, rest: Cut, lo: int, hi: int) -> Found:

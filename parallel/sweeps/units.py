@@ -29,16 +29,20 @@ class Plan(Protocol):
 
 
 @dataclass(frozen=True)
-class Single:
-    """A plan of one task."""
+class Tasks:
+    """A plan of tasks that are there already."""
 
-    only: Task
-    cells: int = 1
+    listed: tuple[Task, ...]
     budget: int = 0
 
-    def task(self, cell: int) -> Task:  # noqa: ARG002  (there is one)
-        """Return it."""
-        return self.only
+    @property
+    def cells(self) -> int:
+        """How many there are."""
+        return len(self.listed)
+
+    def task(self, cell: int) -> Task:
+        """Return one of them."""
+        return self.listed[cell]
 
 
 @dataclass(frozen=True, order=True)
@@ -57,13 +61,13 @@ class Done:
     Attributes
     ----------
     found : what its strategies came to; the first of a cell holds what pruning refused, too
-    size, step : prefixes of its cell, and how many make a unit
+    size, tail : prefixes of its cell that pruning left, and strategies of each
     error : why the cell cannot be priced
     """
 
     found: Found = field(default_factory=Found)
     size: int = 0
-    step: int = 1
+    tail: int = 1
     error: PodscaleError | None = None
 
 
@@ -75,8 +79,8 @@ def work(plan: Plan, unit: Unit) -> Done:
         start = replace(head(task.space.size, rest), most=task.ask.most) if unit.lo == 0 else Found()
         if plan.budget:
             return Done(merge(start, sampled(bound, rest, plan.budget, seed=unit.cell)))
-        size, many = len(rest.heads), step(rest)
-        return Done(merge(start, evaluate(bound, rest, unit.lo, unit.hi or many)), size, many)
+        found = evaluate(bound, rest, unit.lo, unit.hi or step(rest.tail))
+        return Done(merge(start, found), len(rest.heads), rest.tail)
     except PodscaleError as error:
         return Done(error=error)
 

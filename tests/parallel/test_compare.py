@@ -267,10 +267,8 @@ def test_every_wrong_figure_comes_in_one_error():
     assert all(fault.remedy for fault in error.value.faults)
 
 
-def test_progress_counts_to_all_points():
+def test_progress_counts_to_the_end():
     seen = []
-    document = compare(
-        replace(SMALL, gpus=64, domains=(8, 16)), progress=lambda done, total: seen.append((done, total))
-    )
-    assert seen == sorted(seen)
-    assert seen[-1] == (document["search"]["points"],) * 2
+    compare(replace(SMALL, gpus=64, domains=(8, 16)), progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] == seen[-1][1] > 0
