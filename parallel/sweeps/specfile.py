@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt, WithJsonSchema
 
 from clusters.fieldvalues import quantity
 from clusters.spec import ClusterSpec, load, parse, with_
@@ -28,21 +28,30 @@ def _list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-def _measured(kind: str) -> BeforeValidator:
-    """Read a quantity with its unit, or a number in SI."""
-    return BeforeValidator(quantity(kind))
+class _OneOrMore:
+    """Lets the schema of a list take one item in its place."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        schema = handler(core)
+        return {"anyOf": [schema["items"], schema]}
 
 
-Names = Annotated[list[str], BeforeValidator(_list)]
-Counts = Annotated[list[PositiveInt], BeforeValidator(_list)]
-Seconds = Annotated[list[Annotated[float, _measured("seconds")]], BeforeValidator(_list)]
-Numbers = Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_list)]
-AxisValues = Annotated[list[float | str], BeforeValidator(_list)]
+SEVERAL = (BeforeValidator(_list), _OneOrMore())
+
+
+Quantity = WithJsonSchema({"type": ["string", "number"]})
+
+
+Names = Annotated[list[str], *SEVERAL]
+Counts = Annotated[list[PositiveInt], *SEVERAL]
+Seconds = Annotated[list[Annotated[float, BeforeValidator(quantity("seconds")), Quantity]], *SEVERAL]
+Numbers = Annotated[list[Annotated[float, Field(gt=0)]], *SEVERAL]
+AxisValues = Annotated[list[float | str], *SEVERAL]
 
 
 def _of(known: Iterable[str]) -> Any:
     """Type of one of a few names, or a list of them."""
-    return Annotated[list[Literal[tuple(known)]], BeforeValidator(_list)]  # type: ignore[misc]
+    return Annotated[list[Literal[tuple(known)]], *SEVERAL]  # type: ignore[misc]
 
 
 class TrainFields(Section):
@@ -83,10 +92,10 @@ class SweepFile(Section):
     note: str = ""
     models: Names = Field(alias="model", default_factory=lambda: ["deepseek-v3"])
     phases: _of(PHASES) = Field(default_factory=lambda: list(PHASES))  # type: ignore[valid-type]
-    cluster: Annotated[list[str | dict[str, Any]], BeforeValidator(_list)] = Field(
+    cluster: Annotated[list[str | dict[str, Any]], *SEVERAL] = Field(
         description="a system, a cluster file, or the fields of one; a list of several"
     )
-    vary: dict[str, Annotated[list[Any], BeforeValidator(_list)]] = Field(
+    vary: dict[str, Annotated[list[Any], *SEVERAL]] = Field(
         default_factory=dict, description="fields of the cluster file, as dotted paths, with their values"
     )
     train: TrainFields = TrainFields()

@@ -14,13 +14,14 @@ from parallel.io import MODELS, read_model
 from parallel.models import active_parameters, parameters
 from parallel.modelschema import FROM_ZERO, NEEDED, WHAT
 from parallel.modelschema import model_schema as schema_of_models
+from parallel.sweeps.specfile import read_sweep
 from podscale.cli import main
 from podscale.commands.new import KINDS, STARTERS, schema_text
 from topo.errors import SpecError
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = ROOT / "examples" / "schemas"
-OPTIONAL = re.compile(r"^# ( *\w+:(?: .*)?)$", re.MULTILINE)
+OPTIONAL = re.compile(r"^# ( *[\w.]+:(?: .*)?)$", re.MULTILINE)
 
 
 def in_use(kind, without=""):
@@ -184,3 +185,14 @@ def test_a_folder_a_blocked_place_and_an_unknown_kind_are_told(tmp_path, capsys)
     assert "cannot be written" in capsys.readouterr().err
     assert main(["new", "clutser", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["faults"][0]["remedy"] == "write cluster"
+
+
+def test_the_sweep_starter_is_a_sweep_as_it_stands_and_with_every_line_in_use(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(in_use("sweep"), encoding="utf-8")
+    asked, full = (read_sweep(path) for path in (STARTERS / "sweep.yaml", file))
+    assert (asked.cells, asked.space, asked.budget) == (9, "usual", 0)
+    assert full.cells == asked.cells * 2 * 4 * 2
+    assert (full.budget, full.ask.most, full.ask.histogram) == (100_000, 3, True)
+    assert dict(full.limits) == {"power_W": 5e6, "price_usd": 1e8}
+    assert full.ask.limits == (("memory_bytes", 150e9),)
