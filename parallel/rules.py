@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from clusters.build import Cluster
 from collectives.pipelines import SCHEDULES as PIPELINES
+from collectives.pipelines.domains import any_numbers
 from parallel.exchange import works_for
 from parallel.models import Mlp, Model, Moe, layer_count
 from parallel.placement import ORDERS, domain_size, members_of, world
@@ -94,11 +95,15 @@ def _schedule_runs(c: Columns, s: Setting) -> Mask:
     if "schedule" not in c:
         return ok
     m = np.broadcast_to(_microbatches(c, s), (c.rows,))
-    for row in np.flatnonzero((c["schedule"] > 0) & (c["pp"] > 1) & (c["dp"] >= 1)).tolist():
-        pipeline = PIPELINES[SCHEDULES[int(c["schedule"][row])]]
-        stages, chunks = int(c["pp"][row]), int(c["vpp"][row])
-        fits = pipeline.training and pipeline.chunks in (0, chunks)
-        ok[row] = fits and not pipeline.objection(stages, int(m[row]), chunks)
+    asked = (c["schedule"] > 0) & (c["pp"] > 1) & (c["dp"] >= 1)
+    for code in np.unique(c["schedule"][asked]).astype(int).tolist():
+        pipeline, mine = PIPELINES[SCHEDULES[code]], asked & (c["schedule"] == code)
+        fits = np.full(c.rows, pipeline.training) & ((c["vpp"] == pipeline.chunks) | (pipeline.chunks == 0))
+        ok &= ~mine | fits
+        if pipeline.objection is any_numbers:
+            continue
+        for row in np.flatnonzero(mine & fits).tolist():
+            ok[row] = not pipeline.objection(int(c["pp"][row]), int(m[row]), int(c["vpp"][row]))
     return ok
 
 
