@@ -30,7 +30,7 @@ UNITS: Final = MappingProxyType(
         "bandwidth": _rates(),
         "bytes": _with_prefixes({"B": 1.0}, DECIMAL | BINARY) | {"bytes": 1.0},
         "seconds": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0},
-        "count": {p: scale for p, scale in DECIMAL.items() if p in ("", "k", "K", "M", "G")},
+        "count": {p: scale for p, scale in DECIMAL.items() if p in ("", "k", "K", "M", "G", "T")},
         "flops": _with_prefixes({"FLOP/s": 1.0, "FLOPS": 1.0, "FLOPs": 1.0, "OP/s": 1.0}, DECIMAL),
         "power": _with_prefixes({"W": 1.0}, {p: DECIMAL[p] for p in ("", "k", "M", "G")}),
         "price": {"": 1.0, "USD": 1.0, "k": 1e3, "kUSD": 1e3, "M": 1e6, "MUSD": 1e6},

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
+from clusters.fieldvalues import quantity
 from clusters.software import attention_kernels, engine_names
 from parallel.exchange import EXCHANGES
 from parallel.placement import ORDERS
@@ -126,6 +127,23 @@ class StepFile(Section):
     exchange: ExchangeFile | None = None
 
 
+class RunFile(Section):
+    """The run from start to end."""
+
+    tokens: Annotated[float, BeforeValidator(quantity("count"))] = Field(description="of the whole run: 15.6T")
+    unit_mtbf_h: PositiveFloat | None = Field(
+        None, description="accelerator-hours between interruptions [default: the catalogue's]"
+    )
+    restart_s: Annotated[float, BeforeValidator(quantity("seconds"))] | None = Field(
+        None, description="from an interruption to the next step [default: 10min]"
+    )
+    checkpoint_Bps: Annotated[float, BeforeValidator(quantity("bandwidth"))] | None = Field(
+        None, description="rate at which the whole job writes [default: the catalogue's]"
+    )
+    overlapped: float | None = Field(None, ge=0, le=1, description="share of writing that hides behind training")
+    usd_per_hour: PositiveFloat | None = Field(None, description="of an accelerator [default: owned]")
+
+
 class TrainFile(Section):
     """One training run."""
 
@@ -138,6 +156,7 @@ class TrainFile(Section):
     workload: TrainWorkloadFile = TrainWorkloadFile()
     software: SoftwareFile = SoftwareFile()
     strategy: TrainStrategyFile = TrainStrategyFile()
+    run: RunFile | None = Field(None, description="the whole run: days, accelerator-hours, energy, dollars")
 
 
 class PoolsFile(Section):

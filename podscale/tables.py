@@ -159,6 +159,23 @@ def _print_ladder(console: Console, ladder: Sequence[Mapping[str, Any]]) -> None
 def draw_train(console: Console, document: Mapping[str, Any]) -> None:
     """Print the document of ``train --json``."""
     _draw_scenario(console, document, ("step_time_s", "tokens_per_s_per_gpu", "mfu", "gpus_used", "bottleneck"))
+    if document.get("run"):
+        console.print(Text(f"The whole run: {whole_run(document['run'])}"))
+
+
+def whole_run(run: Mapping[str, Any]) -> str:
+    """Say what a whole run takes.
+
+    >>> whole_run({"tokens": 15e12, "days": 67.84, "accelerator_hours": 26.67e6, "energy_J": 3.6e14, "cost_usd": 5.3e7,
+    ...            "goodput": 0.928, "interruptions": 526.4})
+    '15 T tokens in 67.8 days: 26.7 M accelerator-hours, 100 GWh, $53M; 93% of the time makes progress, 526 interruptions'
+    """
+    return (
+        f"{words.scaled(run['tokens'], '')} tokens in {words.figures(run['days'])} days: "
+        f"{words.scaled(run['accelerator_hours'], '')} accelerator-hours, "
+        f"{words.scaled(run['energy_J'] / 3600.0, 'Wh')}, {words.dollars(run['cost_usd'])}; "
+        f"{words.percent(run['goodput'])} of the time makes progress, {words.figures(run['interruptions'])} interruptions"
+    )
 
 
 def draw_serve(console: Console, document: Mapping[str, Any]) -> None:
