@@ -15,14 +15,18 @@ import typer
 from podscale import __version__, door
 from podscale.commands import (
     bench,
+    breakeven,
     calibrate,
     claims,
     collective,
     compare,
+    diff,
     listing,
     new,
     pipeline,
     scenario,
+    sensitivity,
+    size,
     sweep,
     topo,
     validate,
@@ -33,7 +37,7 @@ app = typer.Typer(
     name="podscale",
     help="How should this model be split over this cluster, how fast will it go, what stops it going faster, "
     "and what would the same silicon do wired differently?",
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -42,6 +46,10 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("train", scenario.train, "Price one training run."),
     ("serve", scenario.serve, "Price one serving deployment."),
     ("sweep", sweep.sweep, "Search strategies, workloads and clusters: best, front, reasons."),
+    ("sensitivity", sensitivity.sensitivity, "What moves throughput, and what to buy next."),
+    ("break-even", breakeven.breakeven, "Where one design stops beating another."),
+    ("size", size.size, "The smallest cluster for a demand, or the fastest for a budget."),
+    ("diff", diff.diff, "What changed between two results, and why."),
     ("validate", validate.validate, "Score the predictions against measurements."),
     ("calibrate", calibrate.calibrate, "Fit the constants to your own measurements."),
     ("list", listing.listing, "List what can be named."),
