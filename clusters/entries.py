@@ -48,6 +48,7 @@ ECONOMICS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "hosts": ("W",),
         "facility": ("ratio", "of IT power", "USD/kWh", "USD/kW-month"),
         "optics": ("USD", "W"),
+        "operations": ("accelerator-hours", "B/s"),
     }
 )
 """Section of economics.yaml -> units of its figures."""

@@ -75,7 +75,15 @@ def _tree(spec: ClusterSpec, domains: int, *, beyond: bool) -> "Blueprint":
     from topo.builders import cluster_blueprint
 
     out = _scale_out(spec) if domains > 1 or beyond else None
-    return cluster_blueprint(spec.name, domains, inside(spec), out, spec.accelerator)
+    made = cluster_blueprint(spec.name, domains, inside(spec), out, spec.accelerator)
+    return made if out is None else replace(made, extra_parts=(*made.extra_parts, *_other_nics(spec, domains)))
+
+
+def _other_nics(spec: ClusterSpec, domains: int) -> tuple[tuple[str, int], ...]:
+    """NICs and their cables beyond the one for each accelerator that is drawn; below zero where several share one."""
+    drawn = domains * spec.domain
+    more = math.ceil(drawn * spec.scale_out.nics_per_accelerator) - drawn
+    return ((spec.scale_out.nic, more), (spec.scale_out.link, more)) if more else ()
 
 
 def _direct(spec: ClusterSpec, domains: int, *, beyond: bool) -> "Blueprint":

@@ -10,7 +10,7 @@ from clusters import catalogue
 from clusters.build import bill, build, facts
 from clusters.build import path as road_of
 from clusters.defaults import kind_of, near_cube, refit
-from clusters.spec import fingerprint, parse, with_
+from clusters.spec import fingerprint, load, parse, with_
 from topo.errors import SpecError
 
 GB = 1e9
@@ -294,3 +294,10 @@ def test_a_wafer_alone_or_with_a_link_of_the_users_is_built():
     assert build(parse({"accelerator": "wse-3", "accelerators": 64})).domain == 1
     spec = parse({"accelerator": "wse-3", "accelerators": 64, "domain": 8, "scale_up": {"link": "ualink"}})
     assert build(spec).tiers[0].link == "ualink"
+
+
+@pytest.mark.parametrize("each", [0.5, 1, 2, 4])
+def test_the_bill_counts_every_nic_of_an_accelerator_and_its_cable(each):
+    built = build(with_(load("hgx-h100"), accelerators=64, **{"scale_out.nics_per_accelerator": each}))
+    counts = {row["part"]: row["count"] for row in bill(built)["parts"]}
+    assert (counts["connectx-7"], counts["ib-ndr"]) == (64 * each, 64 * each)
