@@ -15,6 +15,7 @@ from parallel.rooflines import leaked_kv_bytes
 
 HOUR_S: Final = 3600.0
 HOURS_PER_YEAR: Final = YEAR_S / HOUR_S
+HOURS_PER_MONTH: Final = HOURS_PER_YEAR / 12.0
 MILLION: Final = 1e6
 ALL_IN: Final = {
     "h100-sxm": ("h100-sxm-all-in", 1.0),
@@ -75,17 +76,36 @@ def owned_hour_usd(capital: float, rate: float, years: float, power_W: float, us
     return capital * annuity(rate, years) / HOURS_PER_YEAR + power_W / 1e3 * usd_per_kWh
 
 
-def hour_usd(part: str, rate: float | None = None, years: float | None = None) -> float:
-    """Price of an hour of a part, owned, with the catalogue's interest, lifetime and electricity unless others are given.
+def hour_parts(
+    part: str, rate: float | None = None, years: float | None = None, capital: float | None = None
+) -> dict[str, float]:
+    """Dollars of an hour of an owned part: its capital paid back, its electricity, its place in a building.
 
-    >>> 1.4 < hour_usd("h100-sxm") < 2.0
-    True
+    Interest, lifetime, price of electricity and of colocation (per kW of IT) are the catalogue's unless others are given.
+
+    >>> {name: round(usd, 2) for name, usd in hour_parts("h100-sxm").items()}
+    {'capital': 1.5, 'electricity': 0.12, 'housing': 0.35}
     """
     known = economics()
-    interest = float(known["capital"]["financing-rate"].value) if rate is None else rate
-    lifetime = float(known["capital"]["lifetime"].value) if years is None else years
-    usd_per_kWh = float(known["facility"]["electricity"].value)
-    return owned_hour_usd(capital_usd(part), interest, lifetime, power_of(accelerator(part)), usd_per_kWh)
+    owned, facility = known["capital"], known["facility"]
+    interest = float(owned["financing-rate"].value) if rate is None else rate
+    lifetime = float(owned["lifetime"].value) if years is None else years
+    power_W = power_of(accelerator(part))
+    bought = capital_usd(part) if capital is None else capital
+    return {
+        "capital": owned_hour_usd(bought, interest, lifetime, 0.0, 0.0),
+        "electricity": owned_hour_usd(0.0, 0.0, 1.0, power_W, float(facility["electricity"].value)),
+        "housing": power_W / float(facility["pue"].value) / 1e3 * float(facility["colocation"].value) / HOURS_PER_MONTH,
+    }
+
+
+def hour_usd(part: str, rate: float | None = None, years: float | None = None, capital: float | None = None) -> float:
+    """Price of an hour of an owned part: the sum of `hour_parts`.
+
+    >>> 1.8 < hour_usd("h100-sxm") < 2.2
+    True
+    """
+    return sum(hour_parts(part, rate, years, capital).values())
 
 
 def usd_per_million(usd_per_hour: float, tokens_per_s: float) -> float:

@@ -38,6 +38,7 @@ _UNITS: dict[str, Callable[[float], str]] = {
 """How numbers of a unit are written."""
 _DIMENSIONS = {"bandwidth": "B/s", "bytes": "B", "flops": "FLOP/s", "power": "W"}
 _LARGE = 1e6
+_THOUSANDS = 1e4
 
 
 def value(number: Any, unit: str) -> str:
@@ -64,6 +65,35 @@ def of_input(number: Any, dimension: str) -> str:
     if dimension in _DIMENSIONS:
         return words.scaled(number, _DIMENSIONS[dimension])
     return words.scaled(number, "").strip() if number >= _LARGE else words.figures(number)
+
+
+def tick(number: float, unit: str) -> str:
+    """Write a value along an axis; a unit that is a word stands at the end of the axis instead (see `axis_unit`).
+
+    >>> tick(0.02, "s"), tick(200e3, "tokens"), tick(5.0, "years")
+    ('20 ms', '200k', '5')
+    """
+    if not axis_unit(unit):
+        return value(number, unit)
+    return words.scaled(number, "").replace(" ", "") if number >= _THOUSANDS else words.figures(number)
+
+
+def axis_unit(unit: str) -> str:
+    """Return what stands at the end of an axis: nothing where every value carries its unit.
+
+    >>> axis_unit("tokens"), axis_unit("s")
+    ('tokens', '')
+    """
+    return "" if unit in _UNITS else unit
+
+
+def input_name(name: str) -> str:
+    """Write the name of an input as words.
+
+    >>> input_name("kv_bytes"), input_name("monthly_tokens")
+    ('KV bytes', 'monthly tokens')
+    """
+    return words.phrase(name.replace("_", " "))
 
 
 def expected(row: Mapping[str, Any]) -> str:
@@ -108,6 +138,7 @@ def draw_claim(console: Console, document: Mapping[str, Any]) -> None:
     for name, what in told:
         console.print(f"  {name:<7}{value(row[name], row['unit']):>12}  {what}")
     console.print(f"[{COLOURS[row['verdict']]}]{row['verdict']}[/]  {escape(row['note'])}")
+    console.print(escape(sensitivity(document)))
     if row["cases"]:
         cases = table("Cases", row["over"], "simple", "full", "holds", "", left=("",))
         for one in row["cases"]:
@@ -116,9 +147,21 @@ def draw_claim(console: Console, document: Mapping[str, Any]) -> None:
             cases.add_row(of_input(one["value"], row["over_dimension"]), *shown)
         console.print(cases)
     _inputs(console, document)
-    details = document.get("details")
-    if details:
+    for details in document["details"]:
         _details(console, details)
+
+
+def sensitivity(document: Mapping[str, Any]) -> str:
+    """Say which input moves the whole model's answer most.
+
+    >>> sensitivity({"moves_most": {"input": "hour", "full": -1.0}})
+    'Most sensitive to hour: one per cent more of it moves the answer of the whole model by -1.00 %.'
+    """
+    moved = document["moves_most"]
+    if moved is None:
+        return "No number among the inputs moves the answer of the whole model."
+    name, by = input_name(moved["input"]), moved["full"]
+    return f"Most sensitive to {name}: one per cent more of it moves the answer of the whole model by {by:+.2f} %."
 
 
 def _inputs(console: Console, document: Mapping[str, Any]) -> None:
@@ -153,4 +196,6 @@ def _cell(name: str, held: Any) -> str:
     """Write a cell by the suffix of its column."""
     if not words.known(held):
         return "–" if held is None else str(held)
-    return words.seconds(held) if name.endswith("_s") and not name.endswith("_per_s") else words.figures(held)
+    if name.endswith("_s") and not name.endswith("_per_s"):
+        return words.seconds(held)
+    return words.scaled(held, "") if held >= _LARGE else words.figures(held)

@@ -21,8 +21,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from clusters.catalogue import key_of, nearest
-from parallel.claims import corpora, edges, fleets, leaks, passes, racks, stores
-from parallel.claims.claim import Claim, curve, row_of, sensitivity, verdict
+from parallel.claims import corpora, edges, fleets, leaks, passes, prices, racks, stores
+from parallel.claims.claim import Chart, Claim, curve, most, row_of, sensitivity, verdict
 from topo.errors import Fault, SpecError
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "claims",
     "curve",
     "find",
+    "most",
     "row_of",
     "sensitivity",
     "verdict",
@@ -69,24 +70,43 @@ CLAIMS: Final[Mapping[str, Claim]] = MappingProxyType(
     {
         one.id: one
         for one in sorted(
-            (one for theme in (passes, racks, stores, corpora, leaks, fleets, edges) for one in theme.CLAIMS),
+            (one for theme in (passes, racks, stores, corpora, leaks, prices, fleets, edges) for one in theme.CLAIMS),
             key=lambda one: one.item,
         )
     }
 )
 """Every claim by its name, in the order of the blackboard."""
 
-DETAILS: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any]], list[dict[str, Any]]]]]] = MappingProxyType(
+Rows = list[dict[str, Any]]
+DETAILS: Final[Mapping[str, Mapping[str, Callable[[Mapping[str, Any]], Rows]]]] = MappingProxyType(
     {
-        "generation-watts": ("the gain, step by step", fleets.generation_steps),
-        "generation-rubin": ("the gain, step by step", fleets.generation_steps),
-        "rotating-bottleneck": ("shadow prices", fleets.shadow_prices),
-        "agent-tools": ("seats that wait", edges.idle_seats),
-        "leaked-cache": ("a price sheet of 2.50, 12.50 and 0.25 USD, read backwards", leaks.architectures),
-        "api-price": ("cost of a million output tokens by part and time per token", fleets.prices),
+        "expert-rack": {"seconds of the exchange by domain": racks.exchanges},
+        "servable-size": {"the largest model in time by domain": racks.servables},
+        "overtraining": {"the cheapest life at that loss, by fit and traffic": corpora.lives},
+        "generation-watts": {"the gain, step by step": fleets.generation_steps},
+        "generation-rubin": {"the gain, step by step": fleets.generation_steps},
+        "rotating-bottleneck": {"shadow prices": fleets.shadow_prices},
+        "sram-tier": {"USD per million tokens at each interactivity": edges.tiers},
+        "agent-tools": {"seats that wait": edges.idle_seats},
+        "leaked-cache": {"the price sheet read backwards": leaks.architectures},
+        "api-price": {
+            "cost of a million tokens at three interactivities": prices.costs,
+            "public prices, and what they are over the cost of the request": prices.asked,
+            "published measurements, at the hours of the first table": prices.measured,
+        },
     }
 )
-"""Claims with a table beside them: its title, and its rows from the inputs."""
+"""Claims with tables beside them: each title, and its rows from the inputs."""
+
+CHARTS: Final[Mapping[str, Callable[[Mapping[str, Any]], Chart]]] = MappingProxyType(
+    {
+        "pass-time": passes.two_times,
+        "cost-knee": passes.token_cost,
+        "fast-mode": passes.speed_price,
+        "api-price": prices.speeds,
+    }
+)
+"""Claims with more to draw than how they move with one input."""
 
 
 def find(name: str) -> Claim:
@@ -132,20 +152,21 @@ def claims(
 
 
 def claim(name: str, given: Mapping[str, Any] | None = None, *, drawn: bool = False) -> dict[str, Any]:
-    """Run one claim and return its row, its inputs, how it moves with them, and its table where it has one.
+    """Run one claim and return its row, its inputs, how it moves with them, and its tables where it has any.
 
-    `drawn` adds the curve that a drawing needs.
+    `drawn` adds the curve that a drawing needs, and the chart where it has one.
     """
     one = find(name)
-    row = row_of(one, given)
-    title, table = DETAILS.get(one.id, ("", None))
+    row, moved = row_of(one, given), sensitivity(one, given)
     return {
         "rows": [row],
         "inputs": [
             {"name": held.name, "value": row["inputs"][held.name], "dimension": held.dimension, "says": held.says}
             for held in one.inputs
         ],
-        "sensitivity": sensitivity(one, given),
+        "sensitivity": moved,
+        "moves_most": most(moved),
         "curve": curve(one, given) if drawn else None,
-        "details": {"title": title, "rows": table(row["inputs"])} if table else None,
+        "chart": CHARTS[one.id](row["inputs"]).document() if drawn and one.id in CHARTS else None,
+        "details": [{"title": title, "rows": table(row["inputs"])} for title, table in DETAILS.get(one.id, {}).items()],
     }

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from clusters.catalogue import nearest
 from clusters.units import EXAMPLES, parse_quantity
+from topo.columns import Column
 from topo.errors import Fault, PodscaleError, SpecError
 
 Values = Mapping[str, Any]
@@ -22,6 +23,8 @@ RELATIONS: Final[Mapping[str, Callable[[float, float, float], bool]]] = {
 """What a claim says of a number -> whether a value, the expected one and the tolerance (a factor of 1 or more) agree."""
 SPAN: Final = tuple(4.0 ** (step / 6.0) for step in range(-6, 7))
 """Factors of an input that a curve is drawn over."""
+DOUBLES: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""The same for an input that has to divide others."""
 STEP: Final = 0.1
 """Relative change of an input, up and down, that the sensitivity is read from."""
 
@@ -31,12 +34,14 @@ class Input:
     """One assumption: a number with its dimension (a key of `clusters.units.UNITS`, or "" for a plain one), or a name.
 
     `default` is the value, or how it follows from the inputs before it: the bandwidth of the accelerator that is named.
+    One that is `doubled` has to divide others or be divided by them: it is moved by halves and doubles alone.
     """
 
     name: str
     default: float | str | Callable[[Values], Any]
     dimension: str = ""
     says: str = ""
+    doubled: bool = False
 
     def read(self, given: object, claim: str) -> Any:
         """Return a value as the user writes it in SI; text where the default is a name."""
@@ -48,6 +53,44 @@ class Input:
             example = EXAMPLES.get(self.dimension, "a number, such as 0.5 or 1e12")
             problem = str(error) if self.dimension else "is not a number"
             raise SpecError([Fault(f"{claim}.{self.name}", given, problem, f"write for instance {example}")]) from None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart; `kind` says how it is drawn: simple, full or soft, or a, b, c where lines are equals."""
+
+    name: str
+    x: Column
+    y: Column
+    kind: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What a claim has to draw beside its cases: lines, marked values of x, and levels of y; both axes by powers of ten.
+
+    `longest` ends the axis where lines go on.
+    """
+
+    title: str
+    x_unit: str
+    y_unit: str
+    lines: tuple[Line, ...]
+    marks: Mapping[str, float] = field(default_factory=dict)
+    levels: Mapping[str, float] = field(default_factory=dict)
+    longest: float = math.inf
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON would have it."""
+        lines = [{"name": one.name, "kind": one.kind, "points": _points(one, self.longest)} for one in self.lines]
+        told = {"title": self.title, "x_unit": self.x_unit, "y_unit": self.y_unit, "lines": lines}
+        return {**told, "marks": dict(self.marks), "levels": dict(self.levels)}
+
+
+def _points(line: Line, longest: float) -> list[tuple[float, float]]:
+    """Return the points of a line, from left to right."""
+    pairs = zip(line.x.tolist(), line.y.tolist(), strict=True)
+    return sorted((x, y) for x, y in pairs if x <= longest and math.isfinite(y))
 
 
 @dataclass(frozen=True)
@@ -144,7 +187,7 @@ def cases(claim: Claim, given: Values) -> list[dict[str, Any]]:
     for changed in runs:
         values = claim.values(changed)
         value = values.get(name, "")
-        title = f"{value:g}" if isinstance(value, float) else str(value)
+        title = f"{value:g}".replace("e+", "e") if isinstance(value, float) else str(value)
         (simple, _), (full, why) = priced(claim.simple, values, chosen), priced(claim.full, values, chosen)
         rows.append(
             {"case": title, "value": value, "simple": simple, "full": full, "holds": claim.agrees(full), "why": why}
@@ -200,29 +243,56 @@ def _note(claim: Claim, ran: list[dict[str, Any]], own: Mapping[str, Any]) -> st
 def sensitivity(claim: Claim, given: Values | None = None) -> list[dict[str, Any]]:
     """Return the elasticity of both answers to every number among the inputs: d ln(answer) / d ln(input).
 
-    A tenth up and a tenth down. An input that the answer does not see has 0; where a side has no price, None.
+    From a tenth down to a tenth up; an input that is doubled, and one whose small steps have no price, from half to twice.
+    An input that the answer does not see has 0; an answer that appears, vanishes or changes its sign has None.
     """
     base = claim.values(given)
     rows = []
     for one in claim.inputs:
-        value = base[one.name]
-        if isinstance(value, str) or not value:
-            continue
-        low, high = (_step(one, value, by) for by in (-STEP, STEP))
-        row: dict[str, Any] = {"input": one.name, "value": value}
-        for name, formula in (("simple", claim.simple), ("full", claim.full)):
-            below, above = (priced(formula, _changed(claim, given or {}, one, at))[0] for at in (low, high))
-            known = below and above and above / below > 0
-            row[name] = math.log(above / below) / math.log(high / low) if known else None  # type: ignore[operator]
-        rows.append(row)
+        if not isinstance(base[one.name], str) and base[one.name]:
+            low, high = (_near(claim, given or {}, one, base, up) for up in (False, True))
+            rows.append(
+                {"input": one.name, "value": base[one.name]}
+                | {name: _elasticity(low, high, name) for name in ("simple", "full")}
+            )
     return rows
 
 
-def _step(one: Input, value: float, by: float) -> float:
+def most(moved: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the input that moves the full answer most, and None where none does."""
+    return max((row for row in moved if row["full"]), key=lambda row: round(abs(row["full"]), 6), default=None)
+
+
+def _near(claim: Claim, given: Values, one: Input, base: Values, up: bool) -> dict[str, Any]:
+    """Return an input a step away, or as it is, and both answers there."""
+    steps = (1.0 + STEP, 2.0) if up else (1.0 - STEP, 0.5)
+    for factor in steps[one.doubled :]:
+        values = _changed(claim, given, one, _stepped(one, base[one.name], factor))
+        if priced(claim.full, values)[0] is not None:
+            return _answers(claim, one, values)
+    return _answers(claim, one, base)
+
+
+def _answers(claim: Claim, one: Input, values: Values) -> dict[str, Any]:
+    """Return an input and both answers."""
+    return {"at": values[one.name], "simple": priced(claim.simple, values)[0], "full": priced(claim.full, values)[0]}
+
+
+def _elasticity(low: Values, high: Values, name: str) -> float | None:
+    """Return the slope of an answer between two points, in logarithms."""
+    below, above = low[name], high[name]
+    if below == above and below is not None:
+        return 0.0
+    known = below and above and above / below > 0 and high["at"] != low["at"]
+    return math.log(above / below) / math.log(high["at"] / low["at"]) if known else None
+
+
+def _stepped(one: Input, value: float, factor: float) -> float:
     """Return an input a step away: a count by one at least, and never below one."""
     if one.dimension != "count":
-        return value * (1.0 + by)
-    return max(1.0, value + math.copysign(max(1.0, round(abs(value * by))), by))
+        return value * factor
+    by = round(value * (factor - 1.0))
+    return max(1.0, value + (by or math.copysign(1.0, factor - 1.0)))
 
 
 def _changed(claim: Claim, given: Values, one: Input, value: float) -> dict[str, Any]:
@@ -235,15 +305,14 @@ def curve(claim: Claim, given: Values | None = None) -> dict[str, Any] | None:
 
     None where no number moves it.
     """
-    moved = [row for row in sensitivity(claim, given) if row["full"]]
-    if not moved:
+    moved = most(sensitivity(claim, given))
+    if moved is None:
         return None
-    most = max(moved, key=lambda row: abs(row["full"]))
-    one = next(held for held in claim.inputs if held.name == most["input"])
+    one = next(held for held in claim.inputs if held.name == moved["input"])
     points = []
-    for factor in SPAN:
-        values = _changed(claim, given or {}, one, most["value"] * factor)
+    for factor in DOUBLES if one.doubled else SPAN:
+        values = _changed(claim, given or {}, one, moved["value"] * factor)
         points.append(
             {"x": values[one.name], "simple": priced(claim.simple, values)[0], "full": priced(claim.full, values)[0]}
         )
-    return {"input": one.name, "dimension": one.dimension, "value": most["value"], "points": points}
+    return {"input": one.name, "says": one.says, "dimension": one.dimension, "value": moved["value"], "points": points}

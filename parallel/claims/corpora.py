@@ -1,30 +1,12 @@
 """How long to train, how much to serve, how fast it grows (parts 9 and 19 of the blackboard)."""
 
-from typing import Final
+from typing import Any, Final
 
 from clusters.build import build
 from parallel import rooflines
 from parallel.claims.claim import Claim, Input, Values
-from parallel.claims.machines import (
-    ACCELERATOR,
-    HBM_BANDWIDTH,
-    HBM_CAPACITY,
-    ISL,
-    KV_BYTES,
-    MODEL,
-    OSL,
-    PEAK,
-    PRECISION,
-    TPOT,
-    active,
-    best,
-    model_of,
-    peak_of,
-    serve_work,
-    size,
-    spec_of,
-    system,
-)
+from parallel.claims.inputs import RACK, named
+from parallel.claims.machines import active, best, model_of, peak_of, serve_work, spec_of, system, trained_best
 from parallel.claims.passes import L
 from parallel.claims.scaling import LAWS, cheapest_life, law
 from parallel.claims.stores import rack_multiple, sheet_multiple
@@ -50,6 +32,25 @@ def life(v: Values) -> tuple[float, float]:
     return cheapest_life(fit, loss, v["inference_tokens"], efficiency(v) / v["hour_ratio"], 6.0 * (1.0 + v["rl_share"]))
 
 
+def lives(v: Values) -> list[dict[str, Any]]:
+    """List the cheapest life under other traffic, at the same loss, by each fit."""
+    rows = []
+    for name in LAWS:
+        for factor in (0.1, 1.0, 10.0):
+            one = {**v, "law": name, "inference_tokens": factor * v["inference_tokens"]}
+            size, tokens = life(one)
+            rows.append(
+                {
+                    "law": name,
+                    "inference_tokens": one["inference_tokens"],
+                    "parameters": size,
+                    "training_tokens": tokens,
+                    "past_chinchilla": rooflines.past_chinchilla(tokens, size),
+                }
+            )
+    return rows
+
+
 def equal_cost(v: Values) -> float:
     """Training tokens at equal costs, with the lecture's efficiency of decoding."""
     return rooflines.equal_cost_tokens(v["inference_tokens"], v["decode_efficiency"] / v["hour_ratio"])
@@ -60,8 +61,7 @@ def growth(v: Values) -> float:
     rates = []
     for name, precision in ((v["earlier"], v["precision"]), (v["later"], v["precision"])):
         spec = system(str(name))
-        work = TrainWorkload(global_batch=int(v["global_batch"]), precision=str(precision))
-        rates.append(best("train", model_of(v), spec, work).rate * spec.accelerators)
+        rates.append(trained_best({**v, "precision": precision}, spec, v["sequences"])[1].rate * spec.accelerators)
     return rooflines.growth_per(rates[1] / rates[0], v["months"], v["over_months"])
 
 
@@ -74,14 +74,17 @@ def sheet_growth(v: Values) -> float:
     return rooflines.growth_per(flops[1] / flops[0], v["months"], v["over_months"])
 
 
+_RATES: Final = named(
+    f"{RACK} tpot",
+    Input("decode_efficiency", 0.3, "", "decoding over training, in the simple answer"),
+    Input("training", 576, "count", "accelerators of the training cluster", doubled=True),
+    Input("global_batch", 4608, "count", "sequences of its step", doubled=True),
+)  # fmt: skip
 _LIFE: Final = (
-    MODEL, ACCELERATOR, PRECISION, HBM_BANDWIDTH, HBM_CAPACITY, PEAK, KV_BYTES, ISL, OSL, TPOT, size(72),
-    Input("training", 576, "count", "accelerators of the training cluster that the efficiencies are read from"),
-    Input("global_batch", 4608, "count", "sequences of its step"),
+    *_RATES,
     Input("active_parameters", 100e9, "count", "of the lecture's model"),
     Input("training_tokens", 150e12, "", "of the lecture's model"),
     Input("inference_tokens", 150e12, "", "over the life of the model"),
-    Input("decode_efficiency", 0.3, "", "decoding over training, in the simple answer"),
     Input("hour_ratio", 1.0, "", "price of an accelerator's hour for inference over that for training"),
     Input("rl_share", 1.0, "", "reinforcement learning over pre-training, in cost"),
     Input("law", "besiroglu-2024", says=f"one of {', '.join(LAWS)}"),
@@ -118,7 +121,7 @@ CLAIMS: Final = (
         "Decoding, for users or for reinforcement learning, runs at 30 % of the efficiency of training.",
         f"{L}, Reinforcement Learning and the 100x …",
         "FLOP rate of decoding over that of training", "times", 0.3, "about", 1.5,
-        _LIFE,
+        _RATES,
         lambda v: v["decode_efficiency"],
         efficiency,
         over=("accelerator", ("h100-sxm", "gb200", "rubin-vr200")),
@@ -129,12 +132,12 @@ CLAIMS: Final = (
         "Training capacity grows tenfold every 18 to 24 months.",
         f"{N}, Fairwater",
         "growth of the largest cluster over 21 months", "times", 10.0, "about", 1.5,
-        (
-            MODEL, PRECISION,
+        named(
+            "model precision",
             Input("earlier", "xai-colossus", says="a system: 100,000 H100, September 2024"),
             Input("later", "fairwater-2-4", says="a system: two sites of GB200, November 2025"),
             Input("months", 14.0, "", "between them"), Input("over_months", 21.0, "", "that the claim is about"),
-            Input("global_batch", 73728, "count", "sequences of a step"),
+            Input("sequences", 1.0, "", "of a step, for each accelerator", doubled=True),
         ),
         sheet_growth,
         growth,

@@ -1,25 +1,18 @@
 """At the edges: fast tokens, several sites, orbit, agents (parts 16, 17, 18 and 20 of the blackboard)."""
 
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
+from clusters.catalogue import Accelerator
 from clusters.economics import economics as figures
 from clusters.memories import memory
 from clusters.spec import ClusterSpec, with_
 from parallel import economics, rooflines
 from parallel.claims.claim import Claim, Input, Values
 from parallel.claims.fleets import B, S
+from parallel.claims.inputs import RACK, named, without
 from parallel.claims.machines import (
-    ACCELERATOR,
-    HBM_BANDWIDTH,
-    HBM_CAPACITY,
-    KV_BYTES,
-    MODEL,
-    OSL,
-    PEAK,
-    PRECISION,
     active,
     best,
     decode_on,
@@ -29,9 +22,9 @@ from parallel.claims.machines import (
     part_of,
     peak_of,
     serve_work,
-    size,
     spec_of,
     system,
+    trained_best,
     weights_bytes,
 )
 from parallel.claims.passes import seats, two_terms_s
@@ -90,28 +83,43 @@ def sheet_sram_over_hbm(v: Values) -> float:
     return economics.hour_usd(one.name) / one.hbm_Bps / (economics.hour_usd(other.name) / other.hbm_Bps)
 
 
+def tiers(v: Values) -> list[dict[str, Any]]:
+    """Cost of a million tokens by machine and interactivity; none where a machine is not as fast."""
+    rows = []
+    for tpot_s in (0.05, 0.02, 0.01, 0.0075, 0.005, 0.004):
+        usd = {part: tier_usd({**v, "accelerator": part}, tpot_s) for part in ("gb200", "rubin-vr200", str(v["sram"]))}
+        found = {part: cost if np.isfinite(cost) else None for part, cost in usd.items()}
+        rows.append({"tpot_s": tpot_s, "speed": 1.0 / tpot_s, **found})
+    return rows
+
+
 # --- several sites --------------------------------------------------------------------------------------------------
 
 
 def wan_efficiency(v: Values) -> float:
     """Step of one site over that of two, which synchronise every so many steps; each does the same work."""
-    model, name = model_of(v), str(v["system"])
+    name = str(v["system"])
     sites = {"km": float(v["km"]), "bandwidth": float(v["wan_bandwidth"])}
     two = system(name, sites=sites)
     many = two.accelerators // 2
     one = system(name, sites=None, accelerators=many)
-    work = TrainWorkload(global_batch=int(v["global_batch"]), precision=str(v["precision"]))
-    alone = best("train", model, one, work).seconds
-    both = best("train", model, two, replace(work, global_batch=2 * work.global_batch)).seconds
-    return float(alone / (alone + max(0.0, both - alone) / v["local_steps"]))
+    batch, alone = trained_best(v, one, v["sequences"])
+    work = TrainWorkload(global_batch=2 * batch, precision=str(v["precision"]))
+    lost = max(0.0, best("train", model_of(v), two, work).seconds - alone.seconds)
+    return float(alone.seconds / (alone.seconds + lost / v["local_steps"]))
+
+
+def step_s(v: Values, part: Accelerator) -> float:
+    """Compute time of a training step at the peak: forward and twice that backward, on each accelerator's own tokens."""
+    tokens = v["sequences"] * TrainWorkload().sequence
+    return 3.0 * rooflines.compute_s(tokens, active(v), peak_of(part, str(v["precision"])))
 
 
 def sheet_wan_efficiency(v: Values) -> float:
     """Compute time over compute time and one crossing of all gradients and parameters."""
     spec = system(str(v["system"]))
     part = part_of({"accelerator": spec.accelerator})
-    tokens = v["global_batch"] * TrainWorkload().sequence
-    step = 3.0 * rooflines.compute_s(tokens, active(v), peak_of(part, str(v["precision"])) * spec.accelerators / 2)
+    step = step_s(v, part)
     crossing = UPDATE_BYTES * parameters(model_of(v)) / v["wan_bandwidth"] + v["km"] / 2e5
     return float(step / (step + crossing / v["local_steps"]))
 
@@ -128,12 +136,9 @@ def orbit_over_ground(v: Values, phase: str) -> float:
     """Rate in orbit over that on the ground."""
     spec = system(str(v["system"]))
     if phase == "train":
-        spec = with_(spec, **{"scale_out.link_bandwidth": float(v["laser_bandwidth"])})
-        work: ServeWorkload | TrainWorkload = TrainWorkload(
-            global_batch=int(v["global_batch"]), precision=str(v["precision"])
-        )
-    else:
-        work = serve_work(v)
+        lasers = with_(spec, **{"scale_out.link_bandwidth": float(v["laser_bandwidth"])})
+        return trained_best(v, lasers, v["sequences"])[1].rate / trained_best(v, grounded(spec), v["sequences"])[1].rate
+    work = serve_work(v)
     return best(phase, model_of(v), spec, work).rate / best(phase, model_of(v), grounded(spec), work).rate
 
 
@@ -147,20 +152,18 @@ def laser_share(v: Values) -> float:
     """Compute time of a step over it and one crossing of the laser by all gradients and parameters."""
     spec = system(str(v["system"]))
     part = part_of({"accelerator": spec.accelerator})
-    step = 3.0 * rooflines.compute_s(
-        v["global_batch"] * 4096.0, active(v), peak_of(part, str(v["precision"])) * spec.accelerators
-    )
+    step = step_s(v, part)
     return float(step / (step + UPDATE_BYTES * parameters(model_of(v)) / v["laser_bandwidth"]))
 
 
 def orbit_usd(v: Values) -> float:
     """Price of an hour in orbit over that on the ground: launched mass instead of building and electricity."""
     part = system(str(v["system"])).accelerator
-    rate = float(figures()["capital"]["financing-rate"].value)
     kW = economics.power_of(part_of({"accelerator": part})) / float(figures()["facility"]["pue"].value) / 1e3
     launched = economics.capital_usd(part) + kW * (v["kg_per_kW"] * v["launch_usd_per_kg"] + v["bus_usd_per_kW"])
-    housed = float(figures()["facility"]["colocation"].value) * 12.0 / economics.HOURS_PER_YEAR * kW
-    return economics.owned_hour_usd(launched, rate, v["years"], 0.0, 0.0) / (economics.hour_usd(part) + housed)
+    return economics.owned_hour_usd(launched, v["rate"], v["years"], 0.0, 0.0) / economics.hour_usd(
+        part, v["rate"], v["ground_years"]
+    )
 
 
 # --- agents ---------------------------------------------------------------------------------------------------------
@@ -215,35 +218,23 @@ def tiering_gain(v: Values, full: bool) -> float:
     return agent_rate(v, min(moving, v["tool"]), full) / agent_rate(v, v["tool"], full)
 
 
-_TIER: Final = (
-    MODEL,
-    ACCELERATOR,
-    PRECISION,
-    KV_BYTES,
-    Input("isl", 4096, "count", "tokens of the prompt"),
-    OSL,
-    size(72),
-)
-_SITES: Final = (
-    MODEL, PRECISION,
+_TIER: Final = "model accelerator precision kv_bytes isl osl accelerators"
+_SITES: Final = named(
+    "model precision",
     Input("system", "fairwater-2-4", says="a system of several sites"),
     Input("km", 1100, "", "between them (700 miles)"),
     Input("wan_bandwidth", 1.25e14, "bandwidth", "between them, one way: 1 Pb/s"),
-    Input("global_batch", 73728, "count", "sequences of a step of one site"),
+    Input("sequences", 1.0, "", "of a step, for each accelerator", doubled=True),
     Input("local_steps", 1.0, "", "between synchronisations"),
 )  # fmt: skip
-_ORBIT: Final = (
-    MODEL, PRECISION, Input("system", "orbit-20kw", says="a ring of satellites"), KV_BYTES,
-    Input("isl", 4096, "count", "tokens of the prompt"), OSL,
-    Input("tpot", 0.05, "seconds", "limit on the time per output token"),
-)  # fmt: skip
-_AGENT: Final = (
-    MODEL, ACCELERATOR, PRECISION, HBM_BANDWIDTH, HBM_CAPACITY, PEAK, KV_BYTES,
-    Input("isl", 65536, "count", "tokens that an agent has cached"),
-    size(72), Input("turn", 256.0, "", "tokens between two calls of a tool"),
+_SATELLITES: Final = Input("system", "orbit-20kw", says="a ring of satellites")
+_AGENT: Final = named(
+    without(RACK, "osl"),
+    Input("turn", 256.0, "", "tokens between two calls of a tool"),
     Input("tool", 5.0, "seconds", "that a tool takes"),
     Input("fan_out", 0.0, "", "sub-agents that a parent waits for (0: it has none)"),
-)  # fmt: skip
+    isl=65536,
+)
 
 CLAIMS: Final = (
     Claim(
@@ -251,7 +242,7 @@ CLAIMS: Final = (
         "Someone will pay 1,000 USD per million fast tokens: the price is above the cost.",
         f"{D}, Why Not Multiple Chip Architectures",
         "cost of a million tokens as fast as the machine can", "USD", 1000.0, "at most", 1.0,
-        _TIER,
+        named(_TIER),
         alone_usd,
         tier_usd,
         over=("accelerator", ("gb200", "rubin-vr200", "wse-3")),
@@ -262,8 +253,7 @@ CLAIMS: Final = (
         "A tier of fast tokens on SRAM machines pays beside racks of HBM.",
         f"{D}, Why Not Multiple Chip Architectures",
         "cost on SRAM over that on HBM at one speed (0: HBM is not as fast)", "times", 1.0, "at most", 1.0,
-        (*_TIER, Input("sram", "wse-3", says="the machine of on-chip memory"),
-            Input("tpot", 0.0075, "seconds", "limit on the time per output token")),
+        named(f"{_TIER} tpot", Input("sram", "wse-3", says="the machine of on-chip memory"), tpot=0.0075),
         sheet_sram_over_hbm,
         sram_over_hbm,
         over=("tpot", (0.05, 0.02, 0.01, 0.0075, 0.005, 0.004)),
@@ -300,7 +290,7 @@ CLAIMS: Final = (
         "Inference moves to orbit: a satellite serves as its rack would on the ground.",
         f"{B}, Orbital compute as racks in space",
         "decode rate in orbit over that on the ground", "share", 1.0, "at least", 1.1,
-        _ORBIT,
+        named("model precision kv_bytes isl osl tpot", _SATELLITES),
         satellite_holds,
         lambda v: orbit_over_ground(v, "decode"),
         over=("system", ("orbit-20kw", "orbit-30kw", "orbit-150kw")),
@@ -311,7 +301,7 @@ CLAIMS: Final = (
         "Training stays on the ground.",
         f"{B}, Orbital compute as racks in space",
         "training rate in orbit over that on the ground", "share", 0.5, "at most", 1.0,
-        (*_ORBIT[:3], Input("global_batch", 4608, "count", "sequences of a step"),
+        named("model precision", _SATELLITES, Input("sequences", 8.0, "", "of a step, for each accelerator", doubled=True),
             Input("laser_bandwidth", 1.25e10, "bandwidth", "of one laser, one way: 100 Gb/s")),
         laser_share,
         lambda v: orbit_over_ground(v, "train"),
@@ -325,13 +315,15 @@ CLAIMS: Final = (
         f"{B}, Orbital compute as racks in space",
         "an accelerator's hour in orbit over that on the ground", "times", 1.0, "at most", 1.0,
         (
-            Input("system", "orbit-20kw", says="a ring of satellites"),
+            _SATELLITES,
             Input("launch_usd_per_kg", 1500.0, "", "to orbit"),
             Input("kg_per_kW", 40.0, "", "of a satellite: 13.6 are the rack alone, 3,000 lb for 100 kW"),
             Input("bus_usd_per_kW", 20000.0, "", "solar array, radiator and lasers"),
             Input("years", 5.0, "", "in orbit"),
+            Input("ground_years", 5.0, "", "on the ground"),
+            Input("rate", lambda _: float(figures()["capital"]["financing-rate"].value), "", "interest a year"),
         ),
-        lambda v: economics.annuity(0.1, v["years"]) / economics.annuity(0.1, 5.0),
+        lambda v: economics.annuity(v["rate"], v["years"]) / economics.annuity(v["rate"], v["ground_years"]),
         orbit_usd,
         over=("launch_usd_per_kg", (100.0, 500.0, 1500.0)),
         note="Mass, array and launch are this project's assumptions; the simple answer knows lifetimes alone.",

@@ -1,43 +1,30 @@
 """What prices give away, and why contexts stop growing (parts 10 and 11 of the blackboard)."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import sqrt
 from typing import Any, Final
 
 import numpy as np
 
-from clusters.catalogue import accelerator
+from clusters.catalogue import accelerator, nearest
 from clusters.memories import break_even_s, memory
 from parallel import economics, rooflines
 from parallel.claims.claim import Claim, Input, Values
-from parallel.claims.machines import (
-    ACCELERATOR,
-    HBM_BANDWIDTH,
-    HBM_CAPACITY,
-    ISL,
-    KV_BYTES,
-    LIFETIME_S,
-    MODEL,
-    OSL,
-    PEAK,
-    PRECISION,
-    TPOT,
-    active,
-    decode_on,
-    kv_per_token,
-    model_of,
-    rate_of,
-    serve_work,
-    size,
-)
+from parallel.claims.inputs import RACK, named, without
+from parallel.claims.machines import LIFETIME_S, active, decode_on, kv_per_token, model_of, rate_of, serve_work
 from parallel.claims.passes import NVIDIA, L, rack_compute_s, rack_memory_s, two_terms_rate
 from parallel.models import kv_bytes_per_token
 from parallel.workload import ServeWorkload
-from topo.errors import InfeasibleError
+from topo.errors import Fault, InfeasibleError, SpecError
 
 API: Final = "API Prices Leak Architecture"
-RACK: Final = (MODEL, ACCELERATOR, PRECISION, HBM_BANDWIDTH, HBM_CAPACITY, PEAK, KV_BYTES, ISL, OSL, TPOT, size(72))
 MIXTURES: Final = ("deepseek-v3", "kimi-k2", "gpt-oss-120b", "qwen3-235b-a22b", "minimax-m2.5")
+ATTENTION: Final[Mapping[str, Callable[[float, float], float]]] = {
+    "dense": lambda context, _: context,
+    "sparse": rooflines.sparse_context,
+}
+"""Kind of attention -> positions that it reads of a context, beyond a base."""
 MOST: Final = 4096.0
 """Sequences per accelerator beyond which the pass is taken to be in its steady slope."""
 
@@ -76,7 +63,7 @@ def decode_over_prefill(v: Values) -> float:
 def hit_share(v: Values) -> float:
     """Price of a token held and brought back, over that of computing it."""
     held = memory(str(v["memory"]))
-    return economics.cache_hit_usd(kv_per_token(v), held, v["held"], LIFETIME_S, v["hour"]) / prefill_usd(v)
+    return economics.cache_hit_usd(kv_per_token(v), held, v["held"], v["lifetime"], v["hour"]) / prefill_usd(v)
 
 
 def hit_share_simple(v: Values) -> float:
@@ -87,7 +74,7 @@ def hit_share_simple(v: Values) -> float:
 
 def worth_holding_s(v: Values) -> float:
     """Time for which a memory is cheaper than computing again."""
-    return break_even_s(prefill_usd(v), kv_per_token(v), memory(str(v["memory"])).usd_per_byte or 0.0, LIFETIME_S)
+    return break_even_s(prefill_usd(v), kv_per_token(v), memory(str(v["memory"])).usd_per_byte or 0.0, v["lifetime"])
 
 
 def drained_s(v: Values) -> float:
@@ -97,7 +84,7 @@ def drained_s(v: Values) -> float:
 
 def architectures(v: Values) -> list[dict[str, Any]]:
     """Read a price sheet backwards for a range of active parameters, at the FLOP per byte of several parts."""
-    sheet = economics.PriceSheet(2.5, 12.5, 0.25, 1.5, v["context"])
+    sheet = economics.PriceSheet(v["input_usd"], v["output_usd"], v["hit_usd"], step_context=v["context"])
     rows = []
     for name in NVIDIA:
         ratio = accelerator(name).flop_per_byte
@@ -156,31 +143,31 @@ def _most_in_time(v: Values, work: ServeWorkload, batch: float) -> float:
 
 def dearer(v: Values, full: bool) -> float:
     """Cost of a token at a context over that at the base, dense or reading as a square root beyond it."""
-    positions = rooflines.sparse_context(v["context"], v["base"]) if v["sparse"] else v["context"]
+    kind = str(v["attention"])
+    if kind not in ATTENTION:
+        raise SpecError([Fault("attention", kind, "is unknown", nearest(kind, tuple(ATTENTION)))])
+    positions = ATTENTION[kind](v["context"], v["base"])
     return token_s(v, v["context"], positions, full) / token_s(v, v["base"], v["base"], full)
 
 
-_HOUR: Final = Input("hour", lambda v: economics.hour_usd(str(v["accelerator"])), "", "USD for an accelerator's hour")
-_LEAK: Final = (
-    MODEL, ACCELERATOR, PRECISION, HBM_BANDWIDTH, HBM_CAPACITY, PEAK, KV_BYTES, size(72),
+_PROBE: Final = Input("probe", 65536, "count", "context that the slope of the pass is read from")
+PROMPTS: Final = without(RACK, "osl")
+"""Prompts, computed on a rack."""
+_LEAK: Final = named(
+    without(RACK, "hbm_capacity", "isl", "osl"),
     Input("active_parameters", 100e9, "count", "as the source guesses"),
     Input("context", 200e3, "count", "where the price steps"),
     Input("flop_per_byte", 300.0, "", "of the accelerator, as the lecture rounds it"),
     Input("flops", 1.0, "", "per weight and token: the lecture counts a multiply-add as one"),
-    Input("probe", 65536, "count", "context that the slope of the pass is read from"),
+    _PROBE,
+    Input("input_usd", 2.5, "", "of the price sheet in the table: per million tokens of input"),
+    Input("output_usd", 12.5, "", "of the price sheet in the table: of output"),
+    Input("hit_usd", 0.25, "", "of the price sheet in the table: of a cache hit"),
 )  # fmt: skip
+_LIFETIME: Final = Input("lifetime", LIFETIME_S, "seconds", "of the memory: five years")
 _HELD: Final = Input("memory", "network-flash", says="an entry of clusters/data/memories.yaml")
-_CONTEXT: Final = (
-    MODEL,
-    ACCELERATOR,
-    PRECISION,
-    HBM_BANDWIDTH,
-    HBM_CAPACITY,
-    PEAK,
-    KV_BYTES,
-    size(72),
-    Input("base", 200e3, "count", "tokens"),
-)
+_CONTEXT: Final = named(without(RACK, "isl", "osl"), Input("base", 200e3, "count", "tokens"))
+_ATTENTION: Final = Input("attention", "sparse", says=f"one of {', '.join(ATTENTION)}")
 
 CLAIMS: Final = (
     Claim(
@@ -200,7 +187,7 @@ CLAIMS: Final = (
         "8 key-value heads of 128 make 1.6 to 2 kB per token.",
         f"{L}, {API}",
         "cache bytes per token over all layers", "B", 1800.0, "about", 1.25,
-        (MODEL, Input("kv_bytes", 1.0, "", "bytes per cached value"), Input("kv_heads", 8, "count", "of the source"),
+        named("model kv_bytes", Input("kv_heads", 8, "count", "of the source"),
             Input("head_dim", 128, "count", "of the source")),
         lambda v: 2.0 * v["kv_heads"] * v["head_dim"] * v["kv_bytes"],
         lambda v: float(kv_bytes_per_token(model_of(v), v["kv_bytes"])),
@@ -213,7 +200,7 @@ CLAIMS: Final = (
         "Output costs five times input: decode is bound by bandwidth.",
         f"{L}, {API}",
         "cost of an output token over that of an input token", "times", 5.0, "about", 1.5,
-        RACK,
+        named(f"{RACK} tpot"),
         decode_over_prefill,
         lambda v: rate_of("prefill", v) / rate_of("decode", v),
         over=("accelerator", NVIDIA),
@@ -225,7 +212,7 @@ CLAIMS: Final = (
         "A cache hit costs a tenth of a miss.",
         f"{L}, {API}",
         "holding and bringing back over computing", "times", 0.1, "about", 2.0,
-        (*RACK, _HOUR, _HELD, Input("held", 300.0, "seconds", "for which it is held")),
+        named(f"{PROMPTS} hour", _HELD, _LIFETIME, Input("held", 300.0, "seconds", "for which it is held")),
         hit_share_simple,
         hit_share,
         over=("memory", ("grace-lpddr-c2c", "host-ddr-pcie5", "local-nvme-gen5", "network-flash")),
@@ -237,7 +224,7 @@ CLAIMS: Final = (
         "The five-minute tier is the drain time of flash.",
         f"{L}, {API}",
         "time in the tier", "s", 300.0, "about", 2.0,
-        (*RACK, _HOUR, _HELD),
+        named(f"{PROMPTS} hour", _HELD, _LIFETIME),
         drained_s,
         worth_holding_s,
         over=("memory", ("local-nvme-gen5", "local-nvme-gen6", "network-flash")),
@@ -249,32 +236,21 @@ CLAIMS: Final = (
         "The one-hour tier is the drain time of disk.",
         f"{L}, {API}",
         "time in the tier", "s", 3600.0, "about", 2.0,
-        (*RACK, _HOUR, Input("memory", "disk", says="an entry of clusters/data/memories.yaml")),
+        named(f"{PROMPTS} hour", replace(_HELD, default="disk"), _LIFETIME),
         drained_s,
         worth_holding_s,
         over=("memory", ("disk", "network-flash", "local-nvme-gen5")),
         note="A nearline disk takes most of a day to drain; an hour is what flash across the network takes.",
     ),
     Claim(
-        "api-price", 10,
-        "An API price covers the cost of its tokens: DeepSeek's output at 1.68 USD per million.",
-        f"{L}, {API}; DeepSeek API documentation, price list of 5 September 2025",
-        "price of an output token over its cost", "times", 1.0, "at least", 1.0,
-        (*RACK, _HOUR, Input("price_usd", 1.68, "", "USD per million output tokens (0.56 for input, 0.07 for a hit)")),
-        lambda v: v["price_usd"] / economics.usd_per_million(v["hour"], two_terms_rate(v, v["tpot"])),
-        lambda v: v["price_usd"] / economics.usd_per_million(v["hour"], rate_of("decode", v)),
-        over=("accelerator", NVIDIA),
-        note="Cost is of accelerators that are owned and never idle.",
-    ),
-    Claim(
         "context-plateau", 11,
         "Context is stuck near 200k, where reading the cache takes as long as computing.",
         f"{L}, Why Context Length Has Plateaued",
         "context at the balance", "tokens", 200e3, "about", 1.5,
-        (
-            MODEL, ACCELERATOR, PRECISION, HBM_BANDWIDTH, HBM_CAPACITY, PEAK, KV_BYTES, size(72),
+        named(
+            without(RACK, "hbm_capacity", "isl", "osl"),
             Input("flop_per_byte", lambda v: v["peak_flops"] / v["hbm_bandwidth"], "", "of the accelerator"),
-            Input("probe", 65536, "count", "context that the slope of the pass is read from"),
+            _PROBE,
         ),
         lambda v: rooflines.balanced_context(active(v), kv_per_token(v), v["flop_per_byte"]),
         balance,
@@ -288,8 +264,7 @@ CLAIMS: Final = (
         "Beyond the balance a token's cost grows with its context: five times at 1 M tokens.",
         f"{L}, Why Context Length Has Plateaued",
         "cost of a token at 1 M over that at 200k", "times", 5.0, "about", 1.35,
-        (*_CONTEXT, Input("context", 1e6, "count", "tokens"),
-            Input("sparse", 0.0, "", "1: read a square root of them")),
+        (*_CONTEXT, Input("context", 1e6, "count", "tokens"), replace(_ATTENTION, default="dense")),
         lambda v: dearer(v, False),
         lambda v: dearer(v, True),
         over=("accelerator", ("gb200", "rubin-vr200")),
@@ -299,8 +274,7 @@ CLAIMS: Final = (
         "Sparse attention makes that the square root: 2.2 times at 1 M tokens.",
         f"{L}, Why Context Length Has Plateaued",
         "cost of a token at 1 M over that at 200k dense", "times", sqrt(5.0), "about", 1.35,
-        (*_CONTEXT, Input("context", 1e6, "count", "tokens"),
-            Input("sparse", 1.0, "", "1: read a square root of them")),
+        (*_CONTEXT, Input("context", 1e6, "count", "tokens"), _ATTENTION),
         lambda v: dearer(v, False),
         lambda v: dearer(v, True),
         over=("accelerator", ("gb200", "rubin-vr200")),
@@ -311,8 +285,7 @@ CLAIMS: Final = (
         "At 100 M tokens sparse attention costs about 22 times 200k, dense 500 times.",
         f"{L}, Why Context Length Has Plateaued",
         "cost of a token at 100 M, sparse, over that at 200k dense", "times", sqrt(500.0), "about", 1.35,
-        (*_CONTEXT, Input("context", 100e6, "count", "tokens"),
-            Input("sparse", 1.0, "", "1: read a square root of them")),
+        (*_CONTEXT, Input("context", 100e6, "count", "tokens"), _ATTENTION),
         lambda v: dearer(v, False),
         lambda v: dearer(v, True),
         over=("accelerator", ("gb200", "rubin-vr200")),

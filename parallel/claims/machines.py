@@ -203,8 +203,8 @@ def even(wanted: float) -> int:
     >>> even(100_000), even(576)
     (98304, 576)
     """
-    threes = [3**power for power in range(5)]
-    tried = [three * 2 ** max(0, round(log2(wanted / three))) for three in threes if three <= wanted] or [1]
+    threes = (1, 3, 9, 27, 81)
+    tried = [three << max(0, round(log2(wanted / three))) for three in threes if three <= wanted] or [1]
     return min(tried, key=lambda many: abs(log2(many / wanted)))
 
 

@@ -6,19 +6,10 @@ from typing import Final
 import numpy as np
 
 from clusters.kernels import grouped_gemm_s, memory_s
-from parallel import rooflines
-from parallel.claims.claim import Claim, Input, Values
+from parallel import economics, rooflines
+from parallel.claims.claim import Chart, Claim, Input, Line, Values
+from parallel.claims.inputs import RACK, named, without
 from parallel.claims.machines import (
-    ACCELERATOR,
-    HBM_BANDWIDTH,
-    HBM_CAPACITY,
-    ISL,
-    KV_BYTES,
-    MODEL,
-    OSL,
-    PEAK,
-    PRECISION,
-    TPOT,
     active,
     best,
     decode_on,
@@ -32,7 +23,6 @@ from parallel.claims.machines import (
     priced_at,
     rate_at,
     serve_work,
-    size,
     spec_of,
     weights_bytes,
     with_experts,
@@ -40,10 +30,12 @@ from parallel.claims.machines import (
 from parallel.precision import recipe
 from parallel.roofline import chip
 from parallel.workload import ServeWorkload
+from topo.columns import Column
 
 L: Final = "Blackboard lecture (Reiner Pope with Dwarkesh Patel)"
-RACK: Final = (MODEL, ACCELERATOR, PRECISION, HBM_BANDWIDTH, HBM_CAPACITY, PEAK, KV_BYTES, ISL, OSL, size(72))
-"""One replica on 72 accelerators, wired as their makers do."""
+UNFILLED: Final = without(RACK, "hbm_capacity")
+"""One replica whose batch is given, whether or not its caches fit."""
+INTERVAL: Final = Input("interval", 0.02, "seconds", "between departures")
 PARTS: Final = ("h100-sxm", "gb200", "rubin-vr200", "mi300x")
 NVIDIA: Final = ("h100-sxm", "gb200", "rubin-vr200")
 BIG: Final = 1 << 14
@@ -146,13 +138,61 @@ def deployed_batch(v: Values) -> float:
     return split["batch"] * max(split["ep"], split["tp"]) * split["pp"]
 
 
+# --- what there is to draw -------------------------------------------------------------------------------------------
+
+
+def batches(v: Values) -> Column:
+    """Return batches on both sides of the knee: from one sequence an accelerator to eight times the knee."""
+    return np.geomspace(v["accelerators"], 8.0 * knee(v), 25)
+
+
+def two_times(v: Values) -> Chart:
+    """Return both times of a pass, and the whole model's, against the batch."""
+    tried = batches(v)
+    return Chart(
+        "Time of a decode pass against the sequences of the replica", "sequences", "s", (
+            Line("compute, of the two terms", tried, np.array([rack_compute_s(v, b) for b in tried]), "simple"),
+            Line("memory, of the two terms", tried, np.array([rack_memory_s(v, b) for b in tried]), "soft"),
+            Line("the whole model", tried, decode_on(v, tried).seconds, "full"),
+        ), {"the knee": knee(v)},
+    )  # fmt: skip
+
+
+def token_cost(v: Values) -> Chart:
+    """Return the price of a token against the batch, by the two terms and in full."""
+    tried = batches(v)
+    per_s = economics.hour_usd(str(v["accelerator"])) / economics.HOUR_S * v["accelerators"] * economics.MILLION
+    simple = np.array([two_terms_s(v, b) for b in tried])
+    return Chart(
+        "Cost of a million tokens against the sequences of the replica", "sequences", "USD", (
+            Line("the larger of the two terms", tried, simple / tried * per_s, "simple"),
+            Line("the whole model", tried, decode_on(v, tried).seconds / tried * per_s, "full"),
+        ), {"the knee": knee(v)},
+    )  # fmt: skip
+
+
+def speed_price(v: Values) -> Chart:
+    """Return the price of a token against the speed that a user gets, by the two terms and in full."""
+    seconds, rates = frontier(model_of(v), spec_of(v), serve_work(v))
+    hour, least = economics.hour_usd(str(v["accelerator"])), float(np.min(seconds))
+    tried = np.geomspace(least, 0.1, 25)
+    simple = np.array([two_terms_rate(v, t) for t in tried])
+    full = np.array([np.max(rates[seconds <= t * (1.0 + 1e-9)]) for t in tried])
+    return Chart(
+        "Cost of a million output tokens against the speed that one user gets", "tokens/s", "USD", (
+            Line("the two terms", 1.0 / tried, economics.usd_per_million(hour, 1.0) / simple, "simple"),
+            Line("the whole model", 1.0 / tried, economics.usd_per_million(hour, 1.0) / full, "full"),
+        ), {"base": 1.0 / v["tpot"], "fast": v["speed"] / v["tpot"]},
+    )  # fmt: skip
+
+
 CLAIMS: Final = (
     Claim(
         "pass-time", 1,
         "A pass takes the larger of compute time and memory time.",
         f"{L}, The Roofline",
         "time of a decode pass over max(compute, memory)", "times", 1.0, "about", 1.25,
-        (*RACK, Input("batch", 2400, "count", "sequences of the replica")),
+        named(UNFILLED, Input("batch", 2400, "count", "sequences of the replica")),
         lambda _: 1.0,
         lambda v: float(decode_on(v, v["batch"]).seconds[0]) / two_terms_s(v, v["batch"]),
         over=("batch", (300.0, 2400.0, 9600.0, 38400.0)),
@@ -164,7 +204,7 @@ CLAIMS: Final = (
         "Latency has a floor that no batch size beats, about 20 ms per token.",
         f"{L}, Why Fast Mode Costs More",
         "least time per output token", "s", 0.02, "about", 1.25,
-        RACK,
+        named(RACK),
         lambda v: rooflines.drain_s(v["hbm_capacity"], v["hbm_bandwidth"]),
         lambda v: fastest_s(model_of(v), spec_of(v), serve_work(v)),
         over=("accelerator", PARTS),
@@ -176,7 +216,7 @@ CLAIMS: Final = (
         "Cost per token falls with batch until compute has caught up, then hardly.",
         f"{L}, The Roofline",
         "cost of a token at eight times the knee over that at the knee", "times", 1.0, "at least", 1.25,
-        (*RACK,),
+        named(UNFILLED),
         lambda v: two_terms_s(v, 8 * knee(v)) / 8 / two_terms_s(v, knee(v)),
         lambda v: float(np.divide(*decode_on(v, [8 * knee(v), knee(v)]).seconds)) / 8,
         over=("accelerator", PARTS),
@@ -188,7 +228,7 @@ CLAIMS: Final = (
         "The ratio of FLOPs to bytes of bandwidth has stayed near 300 from A100 to Rubin.",
         f"{L}, Why Optimal Batch Size …",
         "dense FLOP per byte of memory bandwidth", "FLOP/B", 300.0, "about", 1.25,
-        (ACCELERATOR, Input("precision", "bf16", says="bf16, fp8 or nvfp4"), HBM_BANDWIDTH, PEAK),
+        named("accelerator precision hbm_bandwidth peak_flops", precision="bf16"),
         lambda v: v["peak_flops"] / v["hbm_bandwidth"],
         achieved_flop_per_byte,
         over=(
@@ -203,8 +243,8 @@ CLAIMS: Final = (
         "The best batch is (FLOP/byte) x (total / active experts): 2,400 for 32 of 256.",
         f"{L}, Why Optimal Batch Size …",
         "sequences at the knee", "sequences", 2400.0, "about", 1.25,
-        (
-            *RACK,
+        named(
+            UNFILLED,
             Input("flop_per_byte", 300.0, "", "of the accelerator, as the lecture rounds it"),
             Input("experts", 256, "count", "routed experts"),
             Input("active_experts", 32, "count", "experts that a token visits"),
@@ -220,7 +260,7 @@ CLAIMS: Final = (
         "DeepSeek-V3 activates 32 of 256 experts, one parameter in eight.",
         f"{L}, Why Optimal Batch Size …",
         "all over active", "times", 8.0, "about", 1.1,
-        (MODEL,),
+        named("model"),
         lambda v: moe_of(model_of(v)).experts / moe_of(model_of(v)).topk,
         lambda v: _parameters(v) / active(v),
         note="A slip of the source: its configuration says 8 routed experts of 256 and one shared. Simple counts "
@@ -231,7 +271,7 @@ CLAIMS: Final = (
         "Real deployments run at up to three times the optimal batch.",
         f"{L}, Why Optimal Batch Size …",
         "sequences of a replica over those at the knee", "times", 3.0, "at most", 1.25,
-        (*RACK, TPOT),
+        named(f"{RACK} tpot"),
         lambda v: two_terms_rate(v, v["tpot"]) * v["tpot"] * v["accelerators"] / knee(v),
         lambda v: deployed_batch(v) / knee(v),
         over=("accelerator", PARTS),
@@ -243,7 +283,7 @@ CLAIMS: Final = (
         "HBM capacity over bandwidth is about 20 ms across generations.",
         f"{L}, The 20 Millisecond Train",
         "time to read the memory once", "s", 0.02, "about", 1.25,
-        (ACCELERATOR, HBM_BANDWIDTH, HBM_CAPACITY),
+        named("accelerator hbm_bandwidth hbm_capacity"),
         lambda v: rooflines.drain_s(v["hbm_capacity"], v["hbm_bandwidth"]),
         usable_drain_s,
         over=(
@@ -259,7 +299,7 @@ CLAIMS: Final = (
         "Whoever just misses a train waits two intervals, about 40 ms.",
         f"{L}, The 20 Millisecond Train",
         "two intervals", "s", 0.04, "about", 1.25,
-        RACK,
+        named(RACK),
         lambda v: rooflines.worst_wait_s(rooflines.drain_s(v["hbm_capacity"], v["hbm_bandwidth"])),
         lambda v: rooflines.worst_wait_s(fullest_s(v)),
         over=("accelerator", PARTS),
@@ -271,7 +311,7 @@ CLAIMS: Final = (
         "64 trains leave a second.",
         f"{L}, Why Optimal Batch Size …",
         "passes per second", "1/s", 64.0, "about", 1.1,
-        (*RACK, Input("interval", 0.02, "seconds", "between departures")),
+        named(RACK, INTERVAL),
         lambda v: rooflines.departures_per_s(v["interval"]),
         lambda v: rooflines.departures_per_s(fullest_s(v)),
         over=("accelerator", PARTS),
@@ -282,8 +322,7 @@ CLAIMS: Final = (
         "A replica makes 64 x 2,000, about 128,000, tokens a second.",
         f"{L}, Why Optimal Batch Size …",
         "tokens per second of a replica", "tokens/s", 128_000.0, "about", 1.25,
-        (*RACK, Input("interval", 0.02, "seconds", "between departures"),
-            Input("batch", 2000, "count", "seats of a train")),
+        named(RACK, INTERVAL, Input("batch", 2000, "count", "seats of a train")),
         lambda v: v["batch"] * rooflines.departures_per_s(v["interval"]),
         lambda v: full_rate(v, v["interval"]) * v["accelerators"],
         over=("accelerator", PARTS),
@@ -294,9 +333,9 @@ CLAIMS: Final = (
         "That replica is a thousandth of Gemini's traffic.",
         f"{L}, Why Optimal Batch Size …",
         "share of the demand", "share", 1e-3, "about", 2.0,
-        (
-            *RACK,
-            Input("interval", 0.02, "seconds", "between departures"),
+        named(
+            RACK,
+            INTERVAL,
             Input("replica", 128_000, "count", "tokens per second of the lecture's replica"),
             Input("monthly_tokens", 1.3e15, "",
                 "global demand: Google, all products, October 2025 (3.2e15 in May 2026)"),
@@ -310,7 +349,7 @@ CLAIMS: Final = (
         "Fast mode: six times the price for 2.5 times the speed.",
         f"{L}, Why Fast Mode Costs More",
         "cost of a token at the higher speed over that at the base", "times", 6.0, "about", 1.5,
-        (*RACK, TPOT, Input("speed", 2.5, "", "how much faster")),
+        named(f"{RACK} tpot", Input("speed", 2.5, "", "how much faster")),
         lambda v: _ratio(two_terms_rate(v, v["tpot"]), two_terms_rate(v, v["tpot"] / v["speed"])),
         lambda v: _ratio(full_rate(v, v["tpot"]), full_rate(v, v["tpot"] / v["speed"])),
         over=("tpot", (0.1, 0.05, 0.03, 0.025, 0.02, 0.0175, 0.015)),
@@ -322,7 +361,7 @@ CLAIMS: Final = (
         "Slow mode saves little: past the optimum neither caches nor compute are shared.",
         f"{L}, Why Fast Mode Costs More",
         "saving of a ten times longer time per token", "share", 0.2, "at most", 1.0,
-        (*RACK, TPOT, Input("slower", 10.0, "", "how much slower")),
+        named(f"{RACK} tpot", Input("slower", 10.0, "", "how much slower")),
         lambda v: 1.0 - two_terms_rate(v, v["tpot"]) / two_terms_rate(v, v["tpot"] * v["slower"]),
         lambda v: 1.0 - full_rate(v, v["tpot"]) / full_rate(v, v["tpot"] * v["slower"]),
         over=("accelerator", PARTS),

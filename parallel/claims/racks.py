@@ -8,15 +8,8 @@ from clusters.build import Cluster, build, path
 from clusters.tunings import collective_s
 from parallel import rooflines
 from parallel.claims.claim import Claim, Input, Values
+from parallel.claims.inputs import RACK, named, without
 from parallel.claims.machines import (
-    ACCELERATOR,
-    HBM_BANDWIDTH,
-    HBM_CAPACITY,
-    ISL,
-    KV_BYTES,
-    MODEL,
-    OSL,
-    PRECISION,
     decode_on,
     model_of,
     moe_of,
@@ -36,18 +29,21 @@ from parallel.precision import recipe
 from parallel.priced import Priced
 from parallel.workload import TrainWorkload
 
-RANKS: Final = 64.0
-"""Ranks of the expert group that is cut into domains."""
 WIRED: Final = ("h100-sxm", "b200-sxm", "b300-sxm", "gb200", "rubin-vr200", "mi455x")
-SERVED: Final = (MODEL, ACCELERATOR, PRECISION, HBM_BANDWIDTH, HBM_CAPACITY, KV_BYTES, ISL, OSL)
-STAGES: Final = Input("stages", 4, "count", "racks in the pipeline")
+SERVED: Final = without(RACK, "accelerators", "hbm_capacity")
+"""A batch that is given, on racks whose number is given, whether or not its caches fit."""
+SENT: Final = "model accelerator precision"
+"""What rows are sent over which wires."""
+MANY: Final = 64.0
+"""Sequences per accelerator and micro-batch where their number does not matter."""
+STAGES: Final = Input("stages", 4, "count", "racks in the pipeline", doubled=True)
 BATCH: Final = Input("batch", 64, "count", "sequences per accelerator and micro-batch")
-TRAINED: Final = (
-    MODEL,
+TRAINED: Final = named(
+    "model precision",
     Input("system", "superpod-gb200", says="a name of `podscale list systems`"),
-    PRECISION,
-    Input("ep", 8, "count", "expert parallel ranks"),
-    Input("stages", 8, "count", "pipeline stages"),
+    Input("ep", 8, "count", "expert parallel ranks", doubled=True),
+    Input("stages", 8, "count", "pipeline stages", doubled=True),
+    Input("microbatches", 64, "count", "sequences of a replica in one step", doubled=True),
 )
 
 
@@ -82,15 +78,20 @@ def reached_ratio(v: Values) -> float:
 
 
 def exchange_of(v: Values, domain: int) -> float:
-    """Seconds of dispatch and combine of one layer over 64 ranks, in domains of a size."""
+    """Seconds of dispatch and combine of one layer over some ranks, in domains of a size."""
     spec = spec_of({**v, "accelerators": max(8 * domain, 576), "domain": domain})
-    cluster, model = build(spec), model_of(v)
-    used = np.array([domain - domain % RANKS if domain >= RANKS else float(domain)])
+    cluster, model, ranks = build(spec), model_of(v), float(v["ranks"])
+    used = np.array([domain - domain % ranks if domain >= ranks else float(domain)])
     swap = exchange_s(
-        cluster, moe_of(model), model.hidden, np.array([v["batch"]]), members_of(cluster, used, RANKS, 1.0),
+        cluster, moe_of(model), model.hidden, np.array([v["batch"]]), members_of(cluster, used, ranks, 1.0),
         recipe(str(v["precision"])), phase=str(v["phase"]),
     )  # fmt: skip
     return float((swap["dispatch"] + swap["combine"])[0])
+
+
+def exchanges(v: Values) -> list[dict[str, Any]]:
+    """List the seconds of that exchange by domain."""
+    return [{"domain": domain, "exchange_s": exchange_of(v, domain)} for domain in (8, 72, 576)]
 
 
 # --- a pipeline of racks --------------------------------------------------------------------------------------------
@@ -148,6 +149,14 @@ def sheet_servable(v: Values, domain: float) -> float:
     return float(min(v["tpot"] * v["hbm_bandwidth"], v["hbm_capacity"]) * domain / width)
 
 
+def servables(v: Values) -> list[dict[str, Any]]:
+    """List the largest model in time by domain, in parameters."""
+    return [
+        {"domain": domain, "two_terms": sheet_servable(v, domain), "whole_model": servable(v, domain)}
+        for domain in (8.0, 72.0, 576.0)
+    ]
+
+
 # --- training -------------------------------------------------------------------------------------------------------
 
 
@@ -169,11 +178,12 @@ def waiting_share(v: Values) -> float:
 
 
 _SMALLER: Final = Input(
-    "smaller", lambda v: 8.0 if v["domain"] <= 72 else 72.0, "count", "the domain of the step before"
-)
+    "smaller", lambda v: 8.0 if v["domain"] == 72.0 else max(1.0, v["domain"] // 8), "count",
+    "the domain of the step before", doubled=True,
+)  # fmt: skip
 _CROWD: Final = Input("batch", 512, "count", "sequences of the domain: enough to visit every expert")
-_LARGER: Final = Input("domain", 72, "count", "accelerators of a scale-up domain")
-_PIPE: Final = (*SERVED, STAGES, BATCH)
+_LARGER: Final = Input("domain", 72, "count", "accelerators of a scale-up domain", doubled=True)
+_PIPE: Final = named(SERVED, STAGES, BATCH)
 
 CLAIMS: Final = (
     Claim(
@@ -181,7 +191,7 @@ CLAIMS: Final = (
         "Scale-out is about eight times slower than scale-up.",
         f"{L}, Mixture of Experts Wants to Live Inside a Rack",
         "scale-up over scale-out bandwidth", "times", 8.0, "about", 1.25,
-        (ACCELERATOR, Input("size_bytes", 2.0**28, "bytes", "of the all-to-all, for each rank")),
+        named("accelerator", Input("size_bytes", 2.0**28, "bytes", "of the all-to-all, for each rank")),
         sheet_ratio,
         reached_ratio,
         over=("accelerator", WIRED),
@@ -192,15 +202,15 @@ CLAIMS: Final = (
         "expert-rack", 5,
         "An expert layer wants to live inside a rack: across racks its exchange is eight times slower.",
         f"{L}, Mixture of Experts Wants to Live Inside a Rack",
-        "exchange over 64 ranks in domains of 8, over that in one domain", "times", 8.0, "about", 1.5,
-        (
-            MODEL, ACCELERATOR, PRECISION, BATCH,
+        "exchange over ranks in domains of 8, over that in one domain", "times", 8.0, "about", 1.5,
+        named(
+            SENT, BATCH,
+            Input("ranks", 64, "count", "ranks of the exchange", doubled=True),
             Input("phase", "decode", says="decode (low-latency kernels) or prefill"),
-            Input("domain", 72, "count", "accelerators of the domain that holds all ranks"),
-            Input("smaller", 8, "count", "accelerators of the smaller domains"),
-            Input("size_bytes", 2.0**28, "bytes", "of the all-to-all that the ratio is read from"),
+            Input("domain", 72, "count", "accelerators of the domain that holds all ranks", doubled=True),
+            Input("smaller", 8, "count", "accelerators of the smaller domains", doubled=True),
         ),
-        lambda v: rooflines.crossing_slowdown(RANKS, v["smaller"],
+        lambda v: rooflines.crossing_slowdown(v["ranks"], v["smaller"],
             sheet_ratio({k: x for k, x in v.items() if k != "domain"})),
         lambda v: exchange_of(v, int(v["smaller"])) / exchange_of(v, int(v["domain"])),
         over=("accelerator", NVIDIA),
@@ -212,8 +222,7 @@ CLAIMS: Final = (
         "In a pipeline of racks scale-up stays the slower term: experts x 2 x layers per stage / ratio is 1 or more.",
         f"{L}, background to Mixture of Experts Wants to Live Inside a Rack",
         "exchange of a stage over its hop", "times", 1.0, "at least", 1.0,
-        (*_PIPE, Input("layers_per_stage", 1, "count", "layers on each rack"),
-            Input("size_bytes", 2.0**28, "bytes", "")),
+        named(SENT, STAGES, BATCH, Input("layers_per_stage", 1, "count", "layers on each rack")),
         lambda v: rooflines.rack_condition(moe_of(model_of(v)).topk, v["layers_per_stage"], sheet_ratio(v)),
         rack_balance,
         over=("accelerator", NVIDIA),
@@ -225,7 +234,7 @@ CLAIMS: Final = (
         "Domains of 8, 72, 500+ raise the bandwidth that a token sees about eight times a step.",
         f"{L}, Mixture of Experts Wants to Live Inside a Rack",
         "speed of a token on one domain over that on the one before", "times", 8.0, "about", 1.25,
-        (*SERVED, _LARGER, _SMALLER, _CROWD),
+        named(SERVED, _LARGER, _SMALLER, _CROWD),
         lambda v: v["domain"] / v["smaller"],
         lambda v: one_domain_s(v, v["smaller"]) / one_domain_s(v, v["domain"]),
         over=("domain", (72.0, 576.0)),
@@ -236,7 +245,7 @@ CLAIMS: Final = (
         "Each step of the domain makes models eight times as large servable in the same time.",
         f"{L}, Mixture of Experts Wants to Live Inside a Rack",
         "largest model in time on one domain over that on the one before", "times", 8.0, "about", 1.25,
-        (*SERVED, _LARGER, _SMALLER, _CROWD, Input("tpot", 0.02, "seconds", "limit on the time per output token")),
+        named(f"{SERVED} hbm_capacity tpot", _LARGER, _SMALLER, _CROWD, tpot=0.02),
         lambda v: sheet_servable(v, v["domain"]) / sheet_servable(v, v["smaller"]),
         lambda v: servable(v, v["domain"]) / servable(v, v["smaller"]),
         over=("domain", (72.0, 576.0)),
@@ -259,9 +268,9 @@ CLAIMS: Final = (
         "Pipelining saves no cache capacity: more sequences have to be in flight.",
         f"{L}, Pipeline Parallelism",
         "cache per accelerator over that of one rack", "times", 1.0, "about", 1.1,
-        _PIPE,
+        named(SENT, STAGES),
         lambda _: 1.0,
-        lambda v: piped_ratio(v, "kv cache"),
+        lambda v: piped_ratio({**v, "batch": MANY}, "kv cache"),
         over=("accelerator", ("gb200", "rubin-vr200")),
     ),
     Claim(
@@ -269,9 +278,9 @@ CLAIMS: Final = (
         "Pipelining over racks divides the weights by their number.",
         f"{L}, Pipeline Parallelism",
         "weights per accelerator over those of one rack", "times", 0.25, "about", 1.25,
-        _PIPE,
+        named(SENT, STAGES),
         lambda v: 1.0 / v["stages"],
-        lambda v: piped_ratio(v, "weights"),
+        lambda v: piped_ratio({**v, "batch": MANY}, "weights"),
         over=("accelerator", ("gb200", "rubin-vr200")),
     ),
     Claim(
@@ -279,7 +288,7 @@ CLAIMS: Final = (
         "A hop between racks takes milliseconds.",
         f"{L}, Pipeline Parallelism",
         "time of one hop", "s", 1e-3, "at least", 1.0,
-        _PIPE,
+        named(SENT, STAGES, BATCH),
         lambda v: 2.0 * v["batch"] * model_of(v).hidden / spec_of({**v,
             "accelerators": 2 * part_of(v).domain}).scale_out.bandwidth_Bps,
         hop_s,
@@ -292,7 +301,7 @@ CLAIMS: Final = (
         "In training micro-batches keep the bubble of a pipeline small.",
         f"{L}, Pipeline Parallelism",
         "share of the step that is bubble", "share", 0.1, "at most", 1.0,
-        (*TRAINED, Input("microbatches", 64, "count", "sequences of a replica in one step")),
+        TRAINED,
         lambda v: rooflines.bubble_share(v["stages"], v["microbatches"]),
         waiting_share,
         over=("microbatches", (8.0, 32.0, 64.0, 256.0)),

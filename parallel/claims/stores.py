@@ -7,17 +7,8 @@ from clusters.catalogue import accelerator
 from clusters.memories import memory
 from parallel import economics, rooflines
 from parallel.claims.claim import Claim, Input, Values
+from parallel.claims.inputs import RACK, named, without
 from parallel.claims.machines import (
-    ACCELERATOR,
-    HBM_BANDWIDTH,
-    HBM_CAPACITY,
-    ISL,
-    KV_BYTES,
-    MODEL,
-    OSL,
-    PEAK,
-    PRECISION,
-    TPOT,
     active,
     best,
     model_of,
@@ -100,9 +91,7 @@ def _hour(v: Values, share: float) -> float:
     """Price of an hour of an accelerator with a share of its memory."""
     part = str(v["accelerator"])
     saved = (1.0 - share) * v["hbm_capacity"] * v["hbm_price"] * v["markup"] / 1e9
-    whole = economics.capital_usd(part)
-    running = economics.hour_usd(part) - economics.owned_hour_usd(whole, 0.1, 5.0, 0.0, 0.0)
-    return economics.owned_hour_usd(whole - saved, 0.1, 5.0, 0.0, 0.0) + running
+    return economics.hour_usd(part, capital=economics.capital_usd(part) - saved)
 
 
 def low_hbm_simple(v: Values) -> float:
@@ -125,11 +114,10 @@ def recomputed(v: Values) -> tuple[float, float]:
 def cache_worth(v: Values) -> float:
     """Accelerator time of computing a context again, over that of a token that finds it cached."""
     spec, model, work = spec_of(v), model_of(v), serve_work(v)
-    again = v["isl"] / best("prefill", model, spec, replace(work, ttft_s=v["ttft"])).rate
+    again = v["isl"] / best("prefill", model, spec, work).rate
     return float(again * best("decode", model, spec, work).rate)
 
 
-_TRAINED: Final = (*TRAINED, Input("microbatches", 64, "count", "sequences of a replica in one step"))
 _HBM_PRICE: Final = Input("hbm_price", hbm_price, "", "USD per GB")
 
 CLAIMS: Final = (
@@ -138,7 +126,7 @@ CLAIMS: Final = (
         "Half of the capital goes into memory.",
         f"{L}, The Memory Wall Paradox",
         "share of the capital of an accelerator with host, network and rack", "share", 0.5, "about", 1.25,
-        (ACCELERATOR, HBM_CAPACITY, _HBM_PRICE,
+        named("accelerator hbm_capacity", _HBM_PRICE,
             Input("capital", lambda v: economics.capital_usd(str(v["accelerator"])), "price", "with host and network")),
         lambda v: v["hbm_capacity"] * v["hbm_price"] / 1e9 / v["capital"],
         all_memory_share,
@@ -154,7 +142,7 @@ CLAIMS: Final = (
         (
             Input("system", "gb200-nvl72", says="a name of `podscale list systems`"),
             Input("model", "kimi-k2", says="its shape, with other experts"),
-            PRECISION, Input("parameters", 1e12, "count", "of the model"),
+            *named("precision", Input("parameters", 1e12, "count", "of the model")),
         ),
         sheet_multiple,
         rack_multiple,
@@ -167,9 +155,9 @@ CLAIMS: Final = (
         "With weights pipelined across racks, less HBM per chip would do and be cheaper.",
         f"{L}, The Memory Wall Paradox",
         "cost per token with a share of the HBM over that with all", "times", 1.0, "at most", 1.0,
-        (
-            MODEL, ACCELERATOR, PRECISION, HBM_BANDWIDTH, HBM_CAPACITY, PEAK, KV_BYTES, ISL, OSL, TPOT, _HBM_PRICE,
-            Input("share", 0.5, "", "of the HBM that is left"), Input("racks", 4, "count", "in the pipeline"),
+        named(
+            f"{without(RACK, 'accelerators')} tpot", _HBM_PRICE,
+            Input("share", 0.5, "", "of the HBM that is left"), Input("racks", 4, "count", "in the pipeline", doubled=True),
             Input("markup", 1.0, "", "what a buyer pays for memory over its price per GB"),
         ),
         low_hbm_simple,
@@ -183,7 +171,7 @@ CLAIMS: Final = (
         "Spending compute to save memory costs one more forward pass: a third of a step.",
         f"{L}, Cryptography Meets Neural Nets",
         "step with everything recomputed over step with nothing", "times", 4.0 / 3.0, "about", 1.1,
-        _TRAINED,
+        TRAINED,
         lambda _: rooflines.recompute_time(),
         lambda v: recomputed(v)[0],
         over=("stages", (2.0, 4.0, 8.0)),
@@ -194,7 +182,7 @@ CLAIMS: Final = (
         "Reversible layers, or recomputing, keep a small part of the activations.",
         f"{L}, Cryptography Meets Neural Nets (RevNets, 2017)",
         "activations kept without over those with", "times", 10.0, "at least", 1.25,
-        _TRAINED,
+        TRAINED,
         lambda _: KORTHIKANTI,
         lambda v: recomputed(v)[1],
         over=("stages", (2.0, 4.0, 8.0)),
@@ -206,9 +194,7 @@ CLAIMS: Final = (
         "Key-value caching is the mirror image: memory spent to save compute.",
         f"{L}, Cryptography Meets Neural Nets",
         "time to compute a context again over that of one token that has it cached", "times", 100.0, "at least", 1.0,
-        (MODEL, ACCELERATOR, PRECISION, HBM_BANDWIDTH, HBM_CAPACITY, PEAK, KV_BYTES, ISL, OSL, TPOT,
-            Input("ttft", 2.0, "seconds", "limit on the first token"),
-         Input("accelerators", 72, "count", "accelerators in the cluster")),
+        named(f"{RACK} tpot ttft"),
         lambda v: v["isl"] * rooflines.compute_s(1.0, active(v), v["peak_flops"]) * two_terms_rate(v, v["tpot"]),
         cache_worth,
         over=("accelerator", NVIDIA),

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from podscale import claimplots, cli
+from podscale import claimplots, claimwords, cli
 
 KEYS = {"id", "claim", "source", "inputs", "expected", "simple", "full", "computed", "verdict", "note"}
 
@@ -56,6 +56,26 @@ def test_a_claim_without_cases_is_drawn_too(capsys: pytest.CaptureFixture[str], 
     assert {"simple", "full"} <= {element.get("class") for element in root.iter()}
 
 
+def test_a_chart_of_its_own_is_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    target = tmp_path / "fast.svg"
+    document = answer(capsys, "claim", "fast-mode", "--plot", str(target))
+    text = target.read_text(encoding="utf-8")
+    assert document["chart"]["title"] in text
+    assert text.count("<polyline") == 2 * len(document["chart"]["lines"])  # each line, and its key
+    assert all(name in text for name in document["chart"]["marks"])
+
+
+def test_prices_are_told_with_their_day_and_beside_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["claim", "api-price", "-q"]) == 0
+    said = capsys.readouterr().out
+    for word in ("three interactivities", "Public prices", "2025-02-08", "rubin-vr200", "Most sensitive to", "sglang"):
+        assert word in said
+
+
+def test_a_claim_that_no_number_moves_says_so() -> None:
+    assert claimwords.sensitivity({"moves_most": None}).startswith("No number")
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -82,5 +102,7 @@ def test_scales_hold_their_values_and_have_round_ticks() -> None:
     assert not flat.log
     assert flat.at(0.0) == 0.0
     assert all(tick in (0.0, 1.0, 2.0, 3.0) for tick in flat.ticks())
+    long = claimplots.scale([300.0, 4e6], 0.0, 100.0)
+    assert [claimwords.tick(tick, "s") for tick in long.ticks("s")] == ["10 min", "60 min", "10 h", "4 days", "40 days"]
     below = claimplots.scale([-0.5, 0.5], 0.0, 1.0)
     assert below.at(-0.5) == 0.0

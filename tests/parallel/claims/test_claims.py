@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from parallel.claims import CLAIMS, DETAILS, ITEMS, claim, claims, find, row_of, verdict
+from parallel.claims import CHARTS, CLAIMS, DETAILS, ITEMS, claim, claims, find, most, prices, row_of, verdict
 from parallel.claims.claim import RELATIONS, Claim, Input, curve, sensitivity
 from topo.errors import SpecError
 
@@ -160,8 +160,65 @@ def test_a_verdict_over_cases() -> None:
     assert [verdict([True]), verdict([True, False]), verdict([False, False])] == list(VERDICTS)
 
 
-@pytest.mark.parametrize("name", ["generation-watts", "api-price"])
-def test_a_claim_with_a_table_has_rows(name: str) -> None:
-    details = claim(name)["details"]
-    assert details["title"] == DETAILS[name][0]
-    assert details["rows"]
+@pytest.mark.parametrize("name", DETAILS)
+def test_a_claim_with_tables_has_their_rows(name: str) -> None:
+    values = find(name).values()
+    for title, table in DETAILS[name].items():
+        rows = table(values)
+        assert rows, title
+        assert all(row.keys() == rows[0].keys() for row in rows)
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_a_claim_with_a_chart_has_its_lines(name: str) -> None:
+    chart = CHARTS[name](find(name).values()).document()
+    assert len(chart["lines"]) >= 2
+    for line in chart["lines"]:
+        xs, ys = zip(*line["points"], strict=True)
+        assert list(xs) == sorted(xs)
+        assert min(ys) > 0
+
+
+def test_costs_fall_from_one_generation_to_the_next_and_rise_with_speed() -> None:
+    rows = DETAILS["api-price"]["cost of a million tokens at three interactivities"](find("api-price").values())
+    assert {row["speed"] for row in rows} == {20.0, 50.0, 100.0}
+    by_part = {part: [row for row in rows if row["part"] == part] for part in ("h100-sxm", "gb200", "rubin-vr200")}
+    for held in by_part.values():
+        known = [row["output_usd"] for row in held if row["output_usd"] is not None]
+        assert known == sorted(known)
+    assert [held[0]["input_usd"] for held in by_part.values()] == sorted(
+        (held[0]["input_usd"] for held in by_part.values()), reverse=True
+    )
+
+
+def test_a_listed_price_is_named() -> None:
+    cheap, dear = (row_of(find("api-price"), {"listing": name}) for name in ("deepseek-night", "deepseek-2025-09"))
+    assert cheap["inputs"]["output_price"] == 0.55
+    assert cheap["full"] < dear["full"]
+    with pytest.raises(SpecError, match="deepseek-night"):
+        row_of(find("api-price"), {"listing": "deepseek-nigt"})
+
+
+def test_the_priced_rates_are_near_what_others_measured() -> None:
+    """H100 decode and GB200 prefill within a factor of two of published runs of the same model, at similar speeds."""
+    v = find("api-price").values()
+    measured = {row["measurement"]: row["rate"] for row in prices.measured(v)}
+    priced = {(row["part"], row["speed"]): row for row in prices.costs(v)}
+    assert 0.5 < priced["h100-sxm", 20.0]["output_rate"] / measured["sglang-h100-decode-2k"] < 2.0
+    assert 0.5 < priced["gb200", 20.0]["input_rate"] / measured["sglang-gb200-prefill-fp8"] < 2.0
+
+
+def test_a_document_has_all_tables_of_its_claim() -> None:
+    assert [one["title"] for one in claim("leaked-cache")["details"]] == list(DETAILS["leaked-cache"])
+
+
+def test_the_input_that_matters_most_is_named() -> None:
+    document = claim("cheap-money")
+    moved = {row["input"]: abs(row["full"]) for row in document["sensitivity"]}
+    assert document["moves_most"]["input"] == max(moved, key=lambda name: moved[name])
+    assert most([{"input": "a", "full": 0.0}, {"input": "b", "full": None}]) is None
+
+
+def test_small_steps_without_a_price_become_doubles() -> None:
+    moved = {row["input"]: row for row in sensitivity(find("api-price"))}
+    assert moved["accelerators"]["full"] is not None  # 72 are one domain: 65 and 79 are none
