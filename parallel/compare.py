@@ -14,6 +14,7 @@ from clusters.spec import ClusterSpec, focus, load, parse, with_
 from parallel import results
 from parallel.exchange import exchange_s
 from parallel.executors import choose, run_all
+from parallel.explain.point import Point
 from parallel.io import read_model, read_yaml
 from parallel.models import Model, Moe, active_parameters, parameters
 from parallel.placement import fillings, members_of
@@ -227,7 +228,8 @@ def best_row(task: Task, found: Found) -> dict[str, Any]:
             f"{phase.limit_name} of {limit * 1e3:g} ms cannot be met: the fastest split that fits in memory takes "
             f"{found.nearest_value * 1e3:.3g} ms"
         )
-    return {**row, "searched": found.points, "rejected": found.rejected}
+    point = Point(task.phase, task.model, task.cluster, task.train, task.serve, cols.row(0))
+    return {**row, "searched": found.points, "rejected": found.rejected, "point": point.to_dict()}
 
 
 def _nothing(found: Found) -> dict[str, Any]:
@@ -237,7 +239,7 @@ def _nothing(found: Found) -> dict[str, Any]:
         "ttft_s": None, "tpot_s": None, "mfu": None, "terms": {}, "busy": {}, "memory_bytes": {}, "memory_share": None,
         "bottleneck": "none", "stops": "no strategy fits", "interval": None, "interval_note": results.NO_INTERVAL,
         "infeasible": f"no strategy of {found.points:,} fits; the most frequent reason: {reason}",
-        "warnings": [], "searched": found.points, "rejected": found.rejected,
+        "warnings": [], "searched": found.points, "rejected": found.rejected, "point": None,
     }  # fmt: skip
 
 

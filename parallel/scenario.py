@@ -16,15 +16,19 @@ from clusters.build import between, build
 from clusters.spec import ClusterSpec, focus, load, parse, with_
 from parallel import results, rules
 from parallel.exchange import REAL, ExchangeRules
+from parallel.explain.point import Point
 from parallel.io import read_model, read_yaml
-from parallel.models import Model, flops_per_token_forward
+from parallel.memory import WEIGHT_BYTES
+from parallel.models import Model, flops_per_token_forward, parameters
+from parallel.operations import Run, whole_run
 from parallel.placement import ORDERS, domain_size
 from parallel.priced import Priced
 from parallel.serving import phases as serving
 from parallel.serving.phases import ServeJob
 from parallel.serving.transfer import Side, Transfer, request_bytes, transfer
-from parallel.strategy import Columns, Space
-from parallel.sweep import PHASES, Bound, Task
+from parallel.strategy import Columns
+from parallel.sweep import PHASES, Bound
+from parallel.training.frameworks import optimizer_bytes
 from parallel.training.layer import RECOMPUTE, TrainJob
 from parallel.training.layouts import describe
 from parallel.training.step import DEFAULTS, SCHEDULES, placement
@@ -33,12 +37,11 @@ from parallel.workload import ServeWorkload, Software, TrainWorkload
 from topo.errors import Fault, InfeasibleError, SpecError
 
 if TYPE_CHECKING:
-    from parallel.scenariofile import ExchangeFile, ServeFile, ServeStrategyFile, TrainFile
+    from parallel.scenariofile import ExchangeFile, RunFile, ServeFile, ServeStrategyFile, TrainFile
 
 T = TypeVar("T")
 SIDES = ("prefill", "decode")
 """The phases of a request, in their order."""
-_NO_SPACE = Space((("one", (1.0,)),))
 
 
 def train(path: str | Path) -> dict[str, Any]:
@@ -51,12 +54,46 @@ def train(path: str | Path) -> dict[str, Any]:
     InfeasibleError
         The split does not fit in memory; the message says by how much.
     """
+    file, point = _training(path)
+    bound, cols = point.bound, point.cols
+    judged = _verdict(bound, cols)
+    if not judged.fits:
+        said, change = judged.said, judged.change.said if judged.change else "take more accelerators"
+        limit = f"{judged.capacity_bytes / 2**30:.0f} GiB of memory per accelerator"
+        raise InfeasibleError(file.name, limit, said.split(";")[0], f"nearest that fits: {change}")
+    job = TrainJob.of(point.model, bound.cluster, point.train)
+    document = _document(file, point, bound.price(cols))
+    if file.run:
+        document["run"] = _run(file.run, point, document)
+    return {**document, "memory_by_stage": judged.stages, "placement": describe(placement(job, cols))}
+
+
+def _run(file: "RunFile", point: Point, document: dict[str, Any]) -> dict[str, Any]:
+    """Say what the whole run takes; a checkpoint holds BF16 weights and the optimizer's state."""
+    held = parameters(point.model) * (WEIGHT_BYTES + optimizer_bytes(point.train.optimizer))
+    step_s, used = document["step_time_s"], document["gpus_used"]
+    return whole_run(Run(**_given(file)), point.built, step_s, point.train.tokens, used, held)
+
+
+def train_point(path: str | Path) -> Point:
+    """Return what a training scenario asks to be priced, whether it fits in memory or not.
+
+    Raises
+    ------
+    SpecError
+        With every fault of the file, and every rule that its split breaks.
+    """
+    return _training(path)[1]
+
+
+def _training(path: str | Path) -> "tuple[TrainFile, Point]":
     from parallel.scenariofile import TrainFile, check
 
     file = check(TrainFile, read_yaml(path), str(path))
     spec, model = _pool(_cluster(file, path), "pool", file.pool, path), _model(file.model, path)
     work = TrainWorkload(**_given(file.workload), software=Software(**_given(file.software)))
-    bound = Bound.of(Task("train", model, spec, work, ServeWorkload(), _NO_SPACE))
+    point = Point("train", model, spec, work)
+    bound = point.bound
     split = file.strategy.model_dump()
     split |= {
         "used": split.pop("ranks_per_domain") or domain_size(bound.cluster),
@@ -69,20 +106,10 @@ def train(path: str | Path) -> dict[str, Any]:
         "sp": float(split["sp"]),
     }
     dp = split.pop("dp")
-    cols = Columns.of(**split)
-    cols = Columns.of(**split, dp=dp or float(rules.data_parallel(bound.setting, cols)[0]))
-    rules.check(rules.TRAIN_RULES, cols, bound.setting, str(path))
-    judged = _verdict(bound, cols)
-    if not judged.fits:
-        said, change = judged.said, judged.change.said if judged.change else "take more accelerators"
-        limit = f"{judged.capacity_bytes / 2**30:.0f} GiB of memory per accelerator"
-        raise InfeasibleError(file.name, limit, said.split(";")[0], f"nearest that fits: {change}")
-    job = TrainJob.of(model, bound.cluster, work)
-    return {
-        **_document(file, bound, cols, bound.price(cols)),
-        "memory_by_stage": judged.stages,
-        "placement": describe(placement(job, cols)),
-    }
+    split["dp"] = dp or float(rules.data_parallel(bound.setting, Columns.of(**split))[0])
+    point = replace(point, strategy={name: float(value) for name, value in split.items()})
+    point.check(str(path))
+    return file, point
 
 
 def _verdict(bound: Bound, cols: Columns) -> Verdict:
@@ -105,57 +132,69 @@ def serve(path: str | Path, limit: str | None = None) -> dict[str, Any]:
     A `ladder` in the file changes assumptions one after the other; each rung is priced in the same way. With `pools` in the
     file there are two deployments, and the caches that move between them: see `parallel.serving.transfer`.
     """
-    from parallel.scenariofile import ServeFile, check, load_faults, pool_faults
-
     if limit not in (None, "communication"):
         raise SpecError([Fault("limit", limit, "no such limit", "write communication, or leave it out")])
-    file = check(ServeFile, read_yaml(path), str(path))
-    if faults := [*load_faults(file, str(path)), *pool_faults(file, str(path))]:
-        raise SpecError(faults)
-    spec, model = _cluster(file, path), _model(file.model, path)
+    file = _serving(path)
     if file.engine != "none":
         from parallel.serving.served import serve_engine
 
         if limit is not None:
             raise SpecError([Fault("limit", limit, "is of one phase, and an engine runs both", "leave it out")])
+        spec, model = _cluster(file, path), _model(file.model, path)
         return serve_engine(file, _pool(spec, "pool", file.pool, path), model, str(path))
+    points = _deployments(file, path)
     if file.pools:
         if limit is not None:
             remedy = "leave it out, or write pool and phase in the file"
             raise SpecError([Fault("limit", limit, "is of one phase, and the file has two", remedy)])
-        return _serve_pools(file, spec, model, path)
-    bound, cols = _deployment(file, _pool(spec, "pool", file.pool, path), model, file.phase, file.strategy, path)
-    exchange = _rules(REAL, file.exchange)
-    priced = _serve_price(bound, cols, exchange, limit)
-    document = _document(file, bound, cols, priced, check_memory=limit is None)
+        return _serve_pools(file, points)
+    point = points[file.phase]
+    document = _document(file, point, _serve_price(point, limit), check_memory=limit is None)
     document["limit"] = limit
-    document["mfu"] = _serve_mfu(bound, document) if limit is None else None
-    document["ladder"] = _ladder(file, bound, cols, exchange, limit, path)
+    document["mfu"] = _serve_mfu(point, document) if limit is None else None
+    document["ladder"] = _ladder(file, point, limit, path)
     return document
 
 
-def _deployment(
-    file: "ServeFile", spec: ClusterSpec, model: Model, phase: str, strategy: "ServeStrategyFile", path: str | Path
-) -> tuple[Bound, Columns]:
-    """Bind one phase to its cluster, and its split to the rules."""
-    kernels = {"exchange": file.exchange.kernels} if file.exchange.kernels else {}
-    work = ServeWorkload(**_given(file.workload), **kernels)
-    bound = Bound.of(Task(phase, model, spec, TrainWorkload(), work, _NO_SPACE))
-    split = strategy.model_dump()
-    split["used"] = split.pop("ranks_per_domain") or domain_size(bound.cluster)
-    cols = Columns.of(**split)
-    rules.check(rules.SERVE_RULES, cols, bound.setting, str(path))
-    return bound, cols
+def serve_points(path: str | Path) -> dict[str, Point]:
+    """Return what a serving scenario asks to be priced, by phase, whether it fits in memory or not.
+
+    Raises
+    ------
+    SpecError
+        With every fault of the file, and every rule that its split breaks; or the file names an engine, whose answer is a
+        simulation of requests and not one split's price.
+    """
+    file = _serving(path)
+    if file.engine != "none":
+        problem = "simulates requests of both phases, and has no equation for each term"
+        raise SpecError(
+            [Fault("engine", file.engine, problem, "leave it out, and load, to price one phase", str(path))]
+        )
+    return _deployments(file, path)
 
 
-def _serve_pools(file: "ServeFile", spec: ClusterSpec, model: Model, path: str | Path) -> dict[str, Any]:
-    """Price prefill on one pool, decode on the other, and the caches between them as a term of the first."""
+def _serving(path: str | Path) -> "ServeFile":
+    from parallel.scenariofile import ServeFile, check, load_faults, pool_faults
+
+    file = check(ServeFile, read_yaml(path), str(path))
+    if faults := [*load_faults(file, str(path)), *pool_faults(file, str(path))]:
+        raise SpecError(faults)
+    return file
+
+
+def _deployments(file: "ServeFile", path: str | Path) -> dict[str, Point]:
+    """Return the deployment of a file, or, with `pools`, those of both phases."""
     from parallel.scenariofile import StrategiesFile
 
-    names: dict[str, str] = file.pools.model_dump() if file.pools else {}
+    spec, model = _cluster(file, path), _model(file.model, path)
+    if not file.pools:
+        pool = _pool(spec, "pool", file.pool, path)
+        return {file.phase: _deployment(file, pool, model, file.phase, file.strategy, path)}
+    names: dict[str, str] = file.pools.model_dump()
     strategies = file.strategies or StrategiesFile()
 
-    def deployment(phase: str) -> tuple[Bound, Columns]:
+    def deployment(phase: str) -> Point:
         one = _pool(spec, f"pools.{phase}", names[phase], path)
         try:
             return _deployment(file, one, model, phase, getattr(strategies, phase), path)
@@ -164,32 +203,49 @@ def _serve_pools(file: "ServeFile", spec: ClusterSpec, model: Model, path: str |
             told = [replace(fault, field=fault.field.replace("strategy.", here)) for fault in error.faults]
             raise SpecError(told) from None
 
-    bounds = dict(zip(SIDES, _all([partial(deployment, phase) for phase in SIDES]), strict=True))
-    exchange = _rules(REAL, file.exchange)
-    prices = {phase: _serve_price(*bounds[phase], exchange, None) for phase in SIDES}
-    sides = {phase: _side(*bounds[phase], prices[phase]) for phase in SIDES}
+    return dict(zip(SIDES, _all([partial(deployment, phase) for phase in SIDES]), strict=True))
+
+
+def _deployment(
+    file: "ServeFile", spec: ClusterSpec, model: Model, phase: str, strategy: "ServeStrategyFile", path: str | Path
+) -> Point:
+    """Bind one phase to its cluster, and its split to the rules."""
+    kernels = {"exchange": file.exchange.kernels} if file.exchange.kernels else {}
+    work = ServeWorkload(**_given(file.workload), **kernels)
+    point = Point(phase, model, spec, serve=work, exchange=_rules(REAL, file.exchange))
+    split = strategy.model_dump()
+    split["used"] = split.pop("ranks_per_domain") or domain_size(point.built)
+    point = replace(point, strategy={name: float(value) for name, value in split.items()})
+    point.check(str(path))
+    return point
+
+
+def _serve_pools(file: "ServeFile", points: dict[str, Point]) -> dict[str, Any]:
+    """Price prefill on one pool, decode on the other, and the caches between them as a term of the first."""
+    prices = {phase: points[phase].price() for phase in SIDES}
+    sides = {phase: _side(points[phase], prices[phase]) for phase in SIDES}
+    first, names = points["prefill"], [points[phase].cluster.focus for phase in SIDES]
     moved = transfer(
-        request_bytes(model, bounds["prefill"][0].task.serve),
+        request_bytes(first.model, first.serve),
         sides["prefill"],
         sides["decode"],
-        between(build(focus(spec, "")), *(names[phase] for phase in SIDES)),
+        between(build(focus(first.cluster, "")), *names),
     )
     prices["prefill"] = moved.added(prices["prefill"])
     documents = {}
-    for phase, (bound, cols) in bounds.items():
-        named = file.model_copy(update={"name": f"{file.name}, {phase} on pool {names[phase]}"})
-        document = _document(named, bound, cols, prices[phase])
-        documents[phase] = {**document, "pool": names[phase], "mfu": _serve_mfu(bound, document)}
+    for phase, point in points.items():
+        named = file.model_copy(update={"name": f"{file.name}, {phase} on pool {point.cluster.focus}"})
+        document = _document(named, point, prices[phase])
+        documents[phase] = {**document, "pool": point.cluster.focus, "mfu": _serve_mfu(point, document)}
     rates = {phase: side.requests_per_s for phase, side in sides.items()}
     return {"name": file.name, **_both(documents, rates, moved)}
 
 
-def _side(bound: Bound, cols: Columns, priced: Priced) -> Side:
+def _side(point: Point, priced: Priced) -> Side:
     """Read off one deployment what the transfer has to know, the requests that it could serve among it."""
-    work = bound.task.serve
-    tokens = work.isl if bound.task.phase == "prefill" else work.osl
-    rate = float(priced.extra["tokens_per_s_per_gpu"][0]) * bound.cluster.accelerators
-    return Side.of(bound.cluster, cols, rate / tokens)
+    tokens = point.serve.isl if point.phase == "prefill" else point.serve.osl
+    rate = float(priced.extra["tokens_per_s_per_gpu"][0]) * point.built.accelerators
+    return Side.of(point.built, point.cols, rate / tokens)
 
 
 def _both(documents: dict[str, dict[str, Any]], rates: dict[str, float], moved: Transfer) -> dict[str, Any]:
@@ -225,30 +281,25 @@ def _both(documents: dict[str, dict[str, Any]], rates: dict[str, float], moved: 
     }
 
 
-def _serve_price(bound: Bound, cols: Columns, exchange: ExchangeRules, limit: str | None) -> Priced:
-    task = bound.task
-    job = ServeJob.of(task.model, bound.cluster, task.serve, exchange)
-    if limit == "communication":
-        if bound.setting.moe is None or float(serving.stage_ranks(cols)[0]) == 1.0:
-            remedy = "give a model with experts and an ep above 1, or leave the limit out"
-            raise SpecError([Fault("limit", limit, "this split exchanges no expert rows", remedy)])
-        return serving.communication_limit(job, task.phase, cols)
-    return serving.price(job, task.phase, cols)
+def _serve_price(point: Point, limit: str | None) -> Priced:
+    if limit is None:
+        return point.price()
+    if point.bound.setting.moe is None or float(serving.stage_ranks(point.cols)[0]) == 1.0:
+        remedy = "give a model with experts and an ep above 1, or leave the limit out"
+        raise SpecError([Fault("limit", limit, "this split exchanges no expert rows", remedy)])
+    job = ServeJob.of(point.model, point.built, point.serve, point.exchange)
+    return serving.communication_limit(job, point.phase, point.cols)
 
 
-def _ladder(
-    file: "ServeFile", bound: Bound, cols: Columns, exchange: ExchangeRules, limit: str | None, path: str | Path
-) -> list[dict[str, Any]]:
+def _ladder(file: "ServeFile", point: Point, limit: str | None, path: str | Path) -> list[dict[str, Any]]:
     """Price the rungs of a ladder, each with the changes of all above it."""
     if not file.ladder:
         return []
-    task = bound.task
     rows: list[dict[str, Any]] = []
 
-    def rung(name: str) -> None:
-        here = Bound(task, bound.cluster)
-        rules.check(rules.SERVE_RULES, cols, here.setting, str(path))
-        priced = _serve_price(here, cols, exchange, limit)
+    def rung(name: str, here: Point) -> None:
+        here.check(str(path))
+        priced = _serve_price(here, limit)
         seconds = float(priced.seconds[0])
         before = rows[-1]["seconds"] if rows else seconds
         rows.append(
@@ -260,15 +311,15 @@ def _ladder(
             }
         )
 
-    rung("as stated")
+    rung("as stated", point)
     for step in file.ladder:
         if step.model:
-            task = replace(task, model=_model(step.model, path))
+            point = replace(point, model=_model(step.model, path))
         if step.exchange:
-            exchange = _rules(exchange, step.exchange)
+            point = replace(point, exchange=_rules(point.exchange, step.exchange))
             if step.exchange.kernels:
-                task = replace(task, serve=replace(task.serve, exchange=step.exchange.kernels))
-        rung(step.name)
+                point = replace(point, serve=replace(point.serve, exchange=step.exchange.kernels))
+        rung(step.name, point)
     return rows
 
 
@@ -323,9 +374,10 @@ def _model(name: str, path: str | Path) -> Model:
 
 
 def _document(
-    file: "TrainFile | ServeFile", bound: Bound, cols: Columns, priced: Priced, *, check_memory: bool = True
+    file: "TrainFile | ServeFile", point: Point, priced: Priced, *, check_memory: bool = True
 ) -> dict[str, Any]:
-    row = results.row_of(bound, cols, priced, 0)
+    bound = point.bound
+    row = results.row_of(bound, point.cols, priced, 0)
     needed, held = float(priced.memory_bytes[0]), bound.cluster.accelerator.usable_bytes
     if check_memory and needed > held:
         largest = max(row["memory_bytes"], key=lambda name: row["memory_bytes"][name])
@@ -333,18 +385,18 @@ def _document(
             file.name,
             f"{held / 2**30:.0f} GiB of memory per accelerator",
             f"the split needs {needed / 2**30:.1f} GiB, {row['memory_bytes'][largest] / 2**30:.1f} GiB of it {largest}",
-            _more_room(bound.task.phase),
+            _more_room(point.phase),
         )
-    work = bound.task.train if bound.task.phase == "train" else bound.task.serve
     return {
         "name": file.name,
         "note": file.note,
-        "phase": bound.task.phase,
-        "model": bound.task.model.name,
+        "phase": point.phase,
+        "model": point.model.name,
         "cluster": bound.cluster.name,
-        "workload": asdict(work),
+        "workload": asdict(point.work),
         **row,
         "limit_broken": _broken_limit(bound, priced),
+        "point": point.to_dict(),
     }
 
 
@@ -363,12 +415,11 @@ def _broken_limit(bound: Bound, priced: Priced) -> str | None:
     return f"{phase.limit_name} of {limit * 1e3:g} ms, missed at {latency * 1e3:.4g} ms" if latency > limit else None
 
 
-def _serve_mfu(bound: Bound, document: dict[str, Any]) -> float:
+def _serve_mfu(point: Point, document: dict[str, Any]) -> float:
     """Model FLOPs per second over the peak of the accelerators at work."""
-    task = bound.task
-    causal = task.phase == "prefill"
-    context = float(task.serve.isl) if causal else task.serve.mean_context
-    flops = float(np.sum(list(flops_per_token_forward(task.model, context, causal=causal).values())))
-    rate = document["tokens_per_s_per_gpu"] * bound.cluster.accelerators / document["gpus_used"]
-    machine = ServeJob.of(task.model, bound.cluster, task.serve).chip
+    causal = point.phase == "prefill"
+    context = float(point.serve.isl) if causal else point.serve.mean_context
+    flops = float(np.sum(list(flops_per_token_forward(point.model, context, causal=causal).values())))
+    rate = document["tokens_per_s_per_gpu"] * point.built.accelerators / document["gpus_used"]
+    machine = ServeJob.of(point.model, point.built, point.serve).chip
     return float(flops * rate / machine.peak(machine.format("experts")))

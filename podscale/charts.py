@@ -1,6 +1,7 @@
 """The report's charts as Plotly figures: where the time goes, throughput against interactivity, memory per GPU.
 
-Text and grid get their colours from the page's style sheet, so that a chart follows light, dark and print.
+Text and grid get their colours from the page's style sheet, so that a chart follows light, dark and print. The key of the
+colours is the page's too (`key`): it flows on a phone, where a chart's own would cover its axis.
 """
 
 import math
@@ -18,20 +19,28 @@ _MARK = {"dash": "dot", "color": "#888", "width": 1.5}
 
 
 def _layout(height: int, x_title: str, y_title: str = "") -> dict[str, Any]:
-    """Return what all charts share: transparent ground, quiet axes, legend below."""
+    """Return what all charts share: transparent ground, quiet axes, no key."""
     return {
         "height": height,
         "margin": {"l": 10, "r": 30, "t": 10, "b": 10},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 13, "color": "#777"},
-        "legend": {"orientation": "h", "y": -0.32, "x": 0, "traceorder": "normal", "itemsizing": "constant"},
+        "showlegend": False,
         "hoverlabel": {"font": {"size": 13}},
         "xaxis": {"title": {"text": x_title}, "automargin": True, "gridcolor": "rgba(128,128,128,.22)"}
         | {"zerolinecolor": "rgba(128,128,128,.5)"},
         "yaxis": {"title": {"text": y_title}, "automargin": True, "gridcolor": "rgba(128,128,128,.22)"}
         | {"zerolinecolor": "rgba(128,128,128,.5)"},
     }
+
+
+def key(figure: go.Figure) -> list[tuple[str, str]]:
+    """Return the name and the colour of everything that a chart draws."""
+    return [
+        (str(trace.name), str(trace.line.color if trace.type == "scatter" else trace.marker.color))
+        for trace in figure.data
+    ]
 
 
 def feasible(rows: Rows, phase: str = "") -> list[Mapping[str, Any]]:
@@ -59,7 +68,7 @@ def terms(rows: Rows, phase: str, colours: Mapping[str, str]) -> go.Figure | Non
     if small:
         figure.add_bar(**_segment(chosen, labels, shares, small, title="all smaller terms", colour="#9aa0a6"))
     figure.update_layout(
-        **_layout(150 + 46 * len(chosen), f"GPU time per token ({_unit(chosen)[1]})"), barmode="stack", bargap=0.35
+        **_layout(70 + 46 * len(chosen), f"GPU time per token ({_unit(chosen)[1]})"), barmode="stack", bargap=0.35
     )
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure
@@ -133,7 +142,7 @@ def frontier(
     for front in sorted(chosen, key=lambda front: int(front["domain"])):
         figure.add_scatter(**_front(front, axis, colours[front["domain"]]))
     figure.update_layout(**_layout(420, axis.title, "tokens/s per GPU (throughput)"))
-    figure.update_layout(hovermode="closest", legend={"y": 1.12})
+    figure.update_layout(hovermode="closest")
     figure.update_yaxes(rangemode="tozero")
     figure.update_xaxes(type=axis.kind)
     if axis.kind == "log":
@@ -187,8 +196,7 @@ def memory(rows: Rows, hbm_bytes: float | None) -> go.Figure | None:
             customdata=[words.split(row["strategy"]) for row in chosen],
             hovertemplate=f"<b>{words.phrase(name)}</b>: %{{x:.3g}} GB<br>%{{y}}: %{{customdata}}<extra></extra>",
         )
-    figure.update_layout(**_layout(170 + 34 * len(chosen), "GB per GPU"), barmode="stack", bargap=0.3)
-    figure.update_layout(legend={"y": -0.2})
+    figure.update_layout(**_layout(80 + 34 * len(chosen), "GB per GPU"), barmode="stack", bargap=0.3)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     if hbm_bytes:
         note = {"annotation_text": f"HBM {words.scaled(hbm_bytes, 'B')}", "annotation_position": "top left"}

@@ -21,6 +21,9 @@ from podscale.commands import (
     collective,
     compare,
     diff,
+    doctor,
+    explain,
+    explore,
     listing,
     new,
     pipeline,
@@ -46,6 +49,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("train", scenario.train, "Price one training run."),
     ("serve", scenario.serve, "Price one serving deployment."),
     ("sweep", sweep.sweep, "Search strategies, workloads and clusters: best, front, reasons."),
+    ("explain", explain.explain, "Account for a result: equations, bottleneck, what would help."),
     ("sensitivity", sensitivity.sensitivity, "What moves throughput, and what to buy next."),
     ("break-even", breakeven.breakeven, "Where one design stops beating another."),
     ("size", size.size, "The smallest cluster for a demand, or the fastest for a budget."),
@@ -59,7 +63,9 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("pipeline", pipeline.pipeline, "Run a pipeline schedule exactly, and say why its stages wait."),
     ("claims", claims.claims, "Check the claims of the sources, all of them."),
     ("claim", claims.claim, "Run one claim, change its inputs, draw it."),
+    ("explore", explore.explore, "Change a design by hand on a local page; the answer follows."),
     ("bench", bench.bench, "Measure podscale itself."),
+    ("doctor", doctor.doctor, "Look whether everything is here."),
 )
 for _name, _command, _short in _COMMANDS:
     app.command(_name, short_help=_short)(_command)

@@ -71,17 +71,23 @@ def html(document: Mapping[str, Any]) -> str:
 @cache
 def _template() -> Any:
     """Load the page, once."""
+    return environment(_TEMPLATES).get_template("report.html.j2")
+
+
+def environment(folder: Path) -> Any:
+    """Return Jinja's environment for the templates in a folder, with the words that pages are written in."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    page = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+    found = Environment(
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page.filters.update(
+    found.filters.update(
         figures=words.figures,
+        scaled=words.scaled,
         seconds=words.seconds,
         span=lambda ends: words.span(*ends),
         percent=words.percent,
@@ -91,8 +97,10 @@ def _template() -> Any:
         sentence=words.sentence,
         split=words.split,
         rest_of=words.rest_of,
+        latency=words.latency,
+        reason=render.reason,
     )
-    return page.get_template("report.html.j2")
+    return found
 
 
 def _domains(document: Mapping[str, Any]) -> list[int]:
@@ -153,7 +161,7 @@ def _wirings(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _charts(document: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
+def _charts(document: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Return the figures as JSON, by section of the page."""
     from podscale import charts
 
@@ -178,6 +186,7 @@ def _charts(document: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
             {
                 "id": f"{section}-{rank}",
                 "title": title,
+                "key": charts.key(figure),
                 "json": to_json(figure.to_plotly_json()).replace("<", "\\u003c"),
             }
             for rank, (title, figure) in enumerate(figures)

@@ -1,5 +1,7 @@
 """What a pipeline does when: work, waits by cause and messages of an executed schedule, and their Chrome trace.
 
+A training step and a pass of serving have traces too: what their stages do is told by `parallel.explain.lanes`.
+
 The waits of a stage have causes, and their totals are exact (`collectives.pipelines.causes`). Which of several causes a
 single gap is due to is a question of the whole schedule, not of the gap; gaps are told apart so that the totals hold: fill
 from the front, drain from the back, the other causes in proportion in between.
@@ -7,12 +9,15 @@ from the front, drain from the back, the other causes in proportion in between.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from collectives.pipelines import Costs, Run, transfers
 from topo.columns import Column, ColumnLike, column
+
+if TYPE_CHECKING:
+    from parallel.explain.lanes import Slice
 
 KINDS = {
     "F": "forward",
@@ -23,6 +28,8 @@ KINDS = {
 }
 """What the letters of actions stand for; the optimizer is none, but drawn as one."""
 
+COLLECTIVES = 100
+"""Track of the collectives of a stage, below those of its messages."""
 _IN_BETWEEN = ("stall", "imbalance", "hop latency", "exposed communication")
 
 
@@ -207,8 +214,12 @@ def _told(gaps: Sequence[tuple[float, float]], causes: Mapping[str, float]) -> l
     return out
 
 
-def trace(run: Run, costs: Costs, causes: Mapping[str, Column], title: str = "pipeline") -> dict[str, Any]:
+def trace(
+    run: Run, costs: Costs, causes: Mapping[str, Column], title: str = "pipeline", inside: "Sequence[Slice]" = ()
+) -> dict[str, Any]:
     """Return a run in the Trace Event Format, which Perfetto (ui.perfetto.dev) and chrome://tracing open.
+
+    `inside` is what the actions are made of: operators are nested in them, collectives have a track of their own.
 
     One process per stage; a track of its work and waits, and as many tracks of sent messages as are under way at once, so
     that no two events of a track overlap. Times in microseconds.
@@ -242,16 +253,49 @@ def trace(run: Run, costs: Costs, causes: Mapping[str, Column], title: str = "pi
         names[track] = "communication" + (f" {lane + 1}" if lane else "")
         said = {"micro-batch": message.microbatch, "to stage": message.receiver}
         events.append(_event(f"{what} {message.microbatch}", "send", (message.start_s, message.end_s), track, said))
+    events += _sliced(inside, names, {"compute": (0, "compute"), "communication": (COLLECTIVES, "collectives")})
+    return _document(events, names, title, float(run.step_s))
+
+
+def pass_trace(slices: "Sequence[Slice]", title: str, seconds: float) -> dict[str, Any]:
+    """Return one prefill or decoding pass in the Trace Event Format: a process per stage, a track for each of its lanes.
+
+    >>> from parallel.explain.lanes import Slice
+    >>> made = pass_trace([Slice(0, "compute", "attention", 0.0, 1e-3, {"layer": 0})], "pass", 1e-3)
+    >>> [event["name"] for event in made["traceEvents"] if event["ph"] == "X"], made["otherData"]["step_s"]
+    (['attention'], 0.001)
+    """
+    names: dict[tuple[int, int], str] = {}
+    events = _sliced(slices, names, {"compute": (0, "compute"), "communication": (1, "communication")})
+    return _document(events, names, title, seconds)
+
+
+def _sliced(
+    slices: "Sequence[Slice]", names: dict[tuple[int, int], str], lanes: Mapping[str, tuple[int, str]]
+) -> list[dict[str, Any]]:
+    """Return slices as events, and name the tracks that they are in."""
+    events = []
+    for held in slices:
+        lane, name = lanes[held.lane]
+        names.setdefault((held.stage, lane), name)
+        events.append(_event(held.name, held.lane, (held.start_s, held.end_s), (held.stage, lane), held.about))
+    return events
+
+
+def _document(
+    events: list[dict[str, Any]], names: Mapping[tuple[int, int], str], title: str, seconds: float
+) -> dict[str, Any]:
+    """Return the whole trace, its events in the order of their tracks, an outer one before those inside it."""
     events.sort(key=lambda event: (event["pid"], event["tid"], event["ts"], -event["dur"]))
     return {
         "traceEvents": [*_named(names), *events],
         "displayTimeUnit": "ms",
-        "otherData": {"title": title, "step_s": float(run.step_s)},
+        "otherData": {"title": title, "step_s": seconds},
     }
 
 
 def _event(
-    name: str, category: str, span_s: tuple[float, float], track: tuple[int, int], args: Mapping[str, int]
+    name: str, category: str, span_s: tuple[float, float], track: tuple[int, int], args: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return a complete event; both ends are rounded to whole nanoseconds, so that what touches does not overlap."""
     start, end = (round(moment * 1e9) for moment in span_s)

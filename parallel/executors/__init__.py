@@ -140,16 +140,19 @@ def _missing(number: int, cell: Cell | None, finished: list[Unit]) -> list[Unit]
 
 
 def _smaller(plan: Plan, cell: Cell, unit: Unit) -> list[Unit]:
-    """Return the halves of a unit that killed its workers; of a single prefix, or of a cell that kills all, none."""
+    """Return the halves of a unit that killed its workers.
+
+    None of a single prefix, which is counted as lost, nor of a cell that is given up: a sampled one, or one that kills all.
+    """
     cell.deaths += 1
+    if plan.budget or cell.deaths > PATIENCE:
+        remedy = "give workers more memory"
+        cell.error = SpecError([Fault("cell", unit.cell, "killed every worker that priced it", remedy)])
+        return []
     task = plan.task(unit.cell)
     _, rest = prepare(task)
     whole = replace(unit, hi=unit.hi or min(step(rest.tail), len(rest.heads)))
     cell.size, cell.tail = len(rest.heads), rest.tail
-    if cell.deaths > PATIENCE:
-        remedy = "give workers more memory"
-        cell.error = SpecError([Fault("cell", unit.cell, "killed every worker that priced it", remedy)])
-        return []
     if whole.hi - whole.lo <= 1:
         index = int(rest.heads[whole.lo]) * rest.tail
         lost = Found(points=rest.tail, rejected={FAILED: rest.tail}, poisoned=((index, DEADLY),))

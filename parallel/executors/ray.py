@@ -32,7 +32,7 @@ def session(address: str | None = None) -> Iterator[None]:
         yield
         return
     local: dict[str, Any] = {} if address else {"object_store_memory": STORE_BYTES, "include_dashboard": False}
-    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
+    ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
     try:
         yield
     finally:

@@ -30,9 +30,13 @@ class Store:
         self.fingerprint = fingerprint
         self.path = Path(folder) / f"{fingerprint[:SHORT]}.jsonl"
 
+    @property
+    def _empty(self) -> bool:
+        return not self.path.exists() or self.path.stat().st_size == 0
+
     def read(self) -> Iterator[tuple[Unit, Done]]:
         """Yield the finished units; none where there is no file."""
-        if not self.path.exists():
+        if self._empty:
             return
         with self.path.open(encoding="utf-8") as lines:
             if not _is_header(next(lines, ""), self.fingerprint):
@@ -50,7 +54,7 @@ class Store:
         """Write a finished unit down; it is on disk when this returns. What cannot be priced is tried again instead."""
         if done.error is not None:
             return
-        fresh = not self.path.exists()
+        fresh = self._empty
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             if fresh:

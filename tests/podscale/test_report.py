@@ -119,3 +119,11 @@ def test_a_drawing_shows_the_same_gpus_for_every_domain_that_divides_the_window(
 
 def test_colours_of_wirings_do_not_depend_on_the_order_asked():
     assert palette.of_wirings([8, 72, 576]) == palette.of_wirings([576, 8, 72])
+
+
+def test_every_colour_of_a_chart_is_in_its_key(document, text):
+    figure = charts.terms(document["rows"], "decode", palette.of_terms(document["rows"][-1]["terms"]))
+    assert [name for name, _ in charts.key(figure)] == [trace.name for trace in figure.data]
+    for name, colour in charts.key(figure):
+        assert colour.startswith("#")
+        assert f"</span>{name}</li>" in text

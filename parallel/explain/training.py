@@ -1,0 +1,427 @@
+"""The equations of a training step: one row per term, in the order in which the step adds them up.
+
+``m`` micro-batches, ``p`` stages, ``n`` layers of each kind (multi-token-prediction modules among the last); a sum runs over the
+kinds. Seconds of a layer are of one micro-batch on one rank.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from collectives.pipelines import SCHEDULES as PIPELINES
+from parallel import memory
+from parallel.explain.equation import Equation, Input, Inputs, Values, computed, per_kind
+from parallel.explain.scene import TrainScene, one, train_swap
+from parallel.explain.traffic import boundary_bytes, expert_bytes, halves, key_bytes, reductions
+from parallel.training import footprint
+from parallel.training.layer import COMPUTE, HOST_NORM, PRODUCTS, RECOMPUTE
+from parallel.training.step import SCHEDULES
+from topo.columns import Column
+
+Law = Equation[TrainScene]
+
+
+def _frame(scene: TrainScene) -> Inputs:
+    """Micro-batches, stages and layers: what every sum over layers is multiplied with."""
+    names = ", ".join(kind.name for kind in scene.kinds)
+    return {
+        "m": Input(scene.microbatches, "", "micro-batches of a step"),
+        "p": Input(scene.read("pp"), "", "pipeline stages"),
+        "n": Input(per_kind(scene.counts), "", f"layers of each kind: {names}"),
+    }
+
+
+def _total(v: Values, layer: Column) -> Column:
+    return np.asarray(v["m"] / v["p"] * np.sum(v["n"] * layer))
+
+
+# --- operators ----------------------------------------------------------------------------------------------------
+
+
+def _operators(name: str) -> Law:
+    def inputs(scene: TrainScene) -> Inputs:
+        return _frame(scene) | {
+            "F": Input(per_kind(scene.layer(f"forward {name}")), "s", "forward of the term's operators in a layer"),
+            "B": Input(per_kind(scene.layer(f"backward {name}")), "s", "backward of them"),
+        }
+
+    return Equation(
+        "m/p · Σ n·(F + B)",
+        inputs,
+        lambda v: _total(v, v["F"] + v["B"]),
+        "parallel/training/layer.py; operators in parallel/operators.py, their times in parallel/roofline.py",
+        note="F and B add up over the operators listed",
+    )
+
+
+def _head(scene: TrainScene) -> Inputs:
+    both = {way: one(scene.layers[f"{way} head"]) for way in ("forward", "backward")}
+    join = {way: one(scene.layers[f"{way} mtp"]) for way in ("forward", "backward")}
+    return {
+        **{key: value for key, value in _frame(scene).items() if key != "n"},
+        "d": Input(scene.modules, "", "multi-token-prediction modules that are trained"),
+        "H": Input(both["forward"] + both["backward"], "s", "head and loss of one micro-batch, both directions"),
+        "J": Input(join["forward"] + join["backward"], "s", "projection of one module, both directions"),
+    }
+
+
+def _recompute(scene: TrainScene) -> Inputs:
+    mode = RECOMPUTE[int(scene.read("recompute"))]
+    return _frame(scene) | {
+        "R": Input(
+            per_kind([layer["recompute"] for layer in scene.shown]),
+            "s",
+            "forward work of a layer that backward does again",
+            {"mode": mode, "modules": list(scene.point.train.recompute_modules) if mode == "selective" else ["all"]},
+        )
+    }
+
+
+# --- communication ------------------------------------------------------------------------------------------------
+
+
+def _sent(size_bytes: float, members: tuple[float, ...]) -> dict[str, object]:
+    return {"size_bytes": size_bytes, "members": list(members)}
+
+
+def _tp(scene: TrainScene) -> Inputs:
+    open_s = np.array(scene.layer("forward tp")) + np.array(scene.layer("backward tp"))
+    products = [
+        sum(scene.layer(f"{way} {x}")[i] for way in ("forward", "backward") for x in PRODUCTS) for i in _at(scene)
+    ]
+    size = boundary_bytes(scene)
+    moe = scene.moe
+    shape = {
+        **_sent(size, scene.group("tp")),
+        "halves of a layer": [halves(kind) for kind in scene.kinds],
+        "per half": "3 all-gathers, 2 reduce-scatters" if scene.read("sp") > 0 else "2 all-reduces",
+        **(
+            {"expert rows": _sent(expert_bytes(scene, moe), scene.group("etp"))}
+            if moe and scene.read("etp") > 1
+            else {}
+        ),
+    }
+    return _frame(scene) | {
+        "C": Input(open_s, "s", "collectives of a layer that stand alone", shape),
+        "Y": Input(per_kind(scene.layer("hideable tp")), "s", "those that can hide in backward"),
+        "P": Input(np.array(products), "s", "products of a layer that they can hide behind"),
+        "K": Input(per_kind(scene.layer("column backward")), "s", "backward of products split by columns"),
+        "t": Input(scene.read("tp"), "", "tensor parallel size"),
+    }
+
+
+def _at(scene: TrainScene) -> range:
+    return range(len(scene.kinds))
+
+
+def _tp_busy(v: Values) -> Column:
+    return _total(v, v["C"] + v["Y"])
+
+
+TP: Final[Mapping[str, Law]] = {
+    mode: Equation(text, _tp, exposed, source, _tp_busy)
+    for mode, text, exposed, source in (
+        ("none", "m/p · Σ n·(C + Y)", _tp_busy, "Korthikanti 2205.05198 §4.2.2"),
+        (
+            "backward",
+            "m/p · Σ n·(C + max(Y − K, 0))",
+            lambda v: _total(v, v["C"] + np.maximum(v["Y"] - v["K"], 0.0)),
+            "Korthikanti 2205.05198 §4.2.2; overlap: Megatron-LM",
+        ),
+        (
+            "chunked",
+            "m/p · Σ n·max((C + Y)/t, C + Y − P)",
+            lambda v: _total(v, np.maximum((v["C"] + v["Y"]) / v["t"], v["C"] + v["Y"] - v["P"])),
+            "Korthikanti 2205.05198 §4.2.2; overlap: Transformer Engine userbuffers",
+        ),
+    )
+}
+"""How tensor-parallel communication hides -> its equation."""
+
+
+def _cp(scene: TrainScene) -> Inputs:
+    core = np.array(scene.layer("forward attention core")) + np.array(scene.layer("backward attention core"))
+    sizes = [key_bytes(scene, kind) for kind in scene.kinds]
+    return _frame(scene) | {
+        "X": Input(
+            np.array(scene.layer("forward cp")) + np.array(scene.layer("backward cp")),
+            "s",
+            "two all-gathers and a reduce-scatter of keys and values",
+            {"size_bytes": sizes, "members": list(scene.group("cp"))},
+        ),
+        "A": Input(core, "s", "attention core of a layer, both directions"),
+    }
+
+
+def _ep(scene: TrainScene) -> Inputs:
+    swap, moe = train_swap(scene), scene.moe
+    shape: dict[str, object] = {"members": list(scene.group("ep")), "kernels": "NCCL all-to-all"}
+    if swap is not None and moe is not None:
+        shape |= {"kernels": swap.kernels, "dispatch_s": swap.dispatch_s, "combine_s": swap.combine_s}
+        shape["equation"] = "X = (D + 3·Q)·imbalance: dispatch and combine, and their two gradients as combines"
+    return _frame(scene) | {
+        "X": Input(per_kind([layer["busy ep"] for layer in scene.shown]), "s", "exchange of a layer, both ways", shape),
+        "A": Input(_work(scene), "s", "operators of a layer, both directions"),
+        "Z": Input(per_kind([layer["contention"] for layer in scene.shown]), "s", "what the exchange takes from them"),
+    }
+
+
+def _work(scene: TrainScene) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    rows = [scene.layer(f"{way} {name}") for way in ("forward", "backward") for name in COMPUTE]
+    return np.asarray(np.sum(np.array(rows), axis=0), dtype=np.float64)
+
+
+EP: Final[Mapping[bool, Law]] = {
+    False: Equation("m/p · Σ n·X", _ep, lambda v: _total(v, v["X"]), "parallel/exchange.py, collectives/moe.py"),
+    True: Equation(
+        "m/p · Σ n·max(X − (A + Z), 0)",
+        _ep,
+        lambda v: _total(v, np.maximum(v["X"] - (v["A"] + v["Z"]), 0.0)),
+        "parallel/exchange.py, collectives/moe.py; overlap: Megatron-Core --overlap-moe-expert-parallel-comm",
+        lambda v: _total(v, v["X"]),
+        note="the exchange of one micro-batch hides behind the other's operators",
+    ),
+}
+"""Whether the expert exchange is overlapped -> its equation."""
+
+
+def _contention(scene: TrainScene) -> Inputs:
+    shown, busy = computed(DP[bool(scene.job.does("dp_overlap"))], _dp(scene))
+    return _frame(scene) | {
+        "Z": Input(per_kind([layer["contention"] for layer in scene.shown]), "s", "what a layer's exchange takes"),
+        "κ": Input(scene.job.fitted.shared["contention"], "", "what a hidden reduction takes, of its own time"),
+        "D": Input(busy - shown, "s", "gradient reduction that is hidden"),
+    }
+
+
+def _dp(scene: TrainScene) -> Inputs:
+    s, often = scene.stages, reductions(scene)
+    m, p, v = scene.microbatches, scene.read("pp"), scene.read("vpp")
+    layers = max(one(s["stage layers"]), 1.0)
+    ahead = scene.slowest * one(s["forward share"]) / one(s["total"])
+    widen = min(m, p) * (1.0 - 1.0 / v) if v > 1 else 1.0
+    inner, zero = 1.0 - 1.0 / layers, scene.read("zero")
+    width = scene.point.train.gradient_bytes
+
+    def sent(name: str, group: str, each: float) -> dict[str, object]:
+        return _sent(each * one(s[f"{name} parameters"]), scene.group(group))
+
+    return {
+        "r": Input(often[0], "", "reductions of a step"),
+        "g": Input(often[1], "", "gatherings of a step"),
+        "R": Input(one(s["reduce dp"]), "s", "reduce-scatter of a stage's dense gradients", sent("dense", "dp", width)),
+        "Rₑ": Input(one(s["reduce edp"]), "s", "that of its experts' gradients", sent("expert", "edp", width)),
+        "G": Input(one(s["gather dp"]), "s", "all-gather of its dense weights", sent("dense", "dp", 2.0)),
+        "Gₑ": Input(one(s["gather edp"]), "s", "that of its experts' weights", sent("expert", "edp", 2.0)),
+        "L": Input(layers, "", "layers of the stage: all but one bucket can hide"),
+        "W": Input((scene.slowest - ahead) * inner * (m if zero >= 2 else widen), "s", "backward work to hide behind"),
+        "U": Input(ahead * inner * (m if zero >= 3 else widen), "s", "forward work to hide behind"),
+    }
+
+
+def _dp_parts(v: Values) -> tuple[Column, Column]:
+    return v["r"] * (v["R"] + v["Rₑ"]), v["g"] * (v["G"] + v["Gₑ"])
+
+
+def _dp_busy(v: Values) -> Column:
+    reduce, gather = _dp_parts(v)
+    return np.add(reduce, gather)
+
+
+def _dp_shown(v: Values) -> Column:
+    reduce, gather = map(np.asarray, _dp_parts(v))
+    shown = np.maximum(reduce - v["W"], reduce / v["L"])
+    return np.asarray(shown + np.maximum(gather - v["U"], gather / v["L"]))
+
+
+_DP_SOURCE = "parallel/training/step.py; ZeRO: Rajbhandari 1910.02054 §5; interleaving: 2211.05953 §3"
+DP: Final[Mapping[bool, Law]] = {
+    False: Equation("r·(R + Rₑ) + g·(G + Gₑ)", _dp, _dp_busy, _DP_SOURCE),
+    True: Equation(
+        "max(ρ − W, ρ/L) + max(γ − U, γ/L), ρ = r·(R + Rₑ), γ = g·(G + Gₑ)", _dp, _dp_shown, _DP_SOURCE, _dp_busy
+    ),
+}
+"""Whether gradients are reduced behind the backward pass -> the equation."""
+
+
+# --- waiting ------------------------------------------------------------------------------------------------------
+
+
+def _host(scene: TrainScene) -> Inputs:
+    third, overlapped = 1.0 / 3.0, scene.read("ep_overlap") > 0
+    full, selective = (scene.read("recompute") == RECOMPUTE.index(mode) for mode in ("full", "selective"))
+    rows = {way: np.sum([scene.layer(f"{way} {name}") for name in COMPUTE], axis=0) for way in ("forward", "backward")}
+    tp, redo = (per_kind([layer[name] for layer in scene.shown]) for name in ("tp", "recompute"))
+    first = rows["forward"] + third * tp
+    second = rows["backward"] + redo + (1.0 - third) * tp
+    if overlapped:
+        second = second + per_kind([layer["ep"] + layer["contention"] for layer in scene.shown])
+    else:
+        first, second = first + scene.layer("forward ep"), second + scene.layer("backward ep")
+    sent = np.array(scene.layer("kernels sent"))
+    again = np.array(scene.layer("kernels forward")) * full + np.array(scene.layer("kernels selective")) * selective
+    return _frame(scene) | {
+        "C₁": Input(first, "s", "forward of a layer on the chip"),
+        "C₂": Input(second, "s", "backward of a layer on the chip"),
+        "k₁": Input(np.array(scene.layer("kernels forward")) + sent, "", "kernels that the host launches forward"),
+        "k₂": Input(np.array(scene.layer("kernels backward")) + sent + again, "", "kernels launched backward"),
+        "h": Input(scene.job.engine.kernel_host_s, "s", "host time for each kernel"),
+        "ν": Input(HOST_NORM, "", "exponent of the norm"),
+    }
+
+
+def _host_s(v: Values) -> Column:
+    def added(chip_s: Column, launching_s: Column) -> Column:
+        """Scaled by the longer side, so that powers of small numbers stay exact."""
+        longer, shorter = np.maximum(chip_s, launching_s), np.minimum(chip_s, launching_s)
+        return np.asarray(longer * (1.0 + (shorter / longer) ** v["ν"]) ** (1.0 / v["ν"]) - chip_s)
+
+    return _total(v, np.add(added(v["C₁"], v["k₁"] * v["h"]), added(v["C₂"], v["k₂"] * v["h"])))
+
+
+def _imbalance(scene: TrainScene) -> Inputs:
+    return {key: value for key, value in _frame(scene).items() if key != "n"} | {
+        "S": Input(scene.slowest, "s", "slowest stage for one micro-batch, both directions"),
+        "T": Input(one(scene.stages["total"]), "s", "all stages together"),
+    }
+
+
+def _others(scene: TrainScene) -> tuple[float, float, float]:
+    """Seconds of a stage beside the slowest: forward, backward, and the gradient of the weights in it."""
+    s, whole = scene.stages, one(scene.stages["total"])
+    rest = (whole - scene.slowest) / max(scene.read("pp") - 1.0, 1.0)
+    ahead = rest * one(s["forward share"]) / whole
+    return ahead, rest - ahead, rest * one(s["weights share"]) / whole
+
+
+def _bubble_of(scene: TrainScene, hop_s: float) -> float:
+    """Bubble of the schedule, with hops of so many seconds."""
+    from collectives.pipelines import bubble_s
+
+    ahead, back, weight = _others(scene)
+    p, m, v, code = scene.read("pp"), scene.microbatches, scene.read("vpp"), int(scene.read("schedule"))
+    if p <= 1:
+        return 0.0
+    if code == 0:
+        return float(PIPELINES["interleaved"].bubble_s(p, m, v, ahead, back, hop_s))
+    return float(bubble_s(SCHEDULES[code], p, m, v, ahead, back, hop_s, weight)[0])
+
+
+def _bubble(scene: TrainScene) -> Inputs:
+    ahead, back, _ = _others(scene)
+    return {
+        "p": Input(scene.read("pp"), "", "pipeline stages"),
+        "v": Input(scene.read("vpp"), "", "chunks of layers on each stage"),
+        "F": Input(ahead, "s", "forward of one micro-batch on a stage, the mean without the slowest"),
+        "B": Input(back, "s", "backward of it"),
+    }
+
+
+def _scheduled(scene: TrainScene) -> Inputs:
+    return _bubble(scene) | {
+        "β": Input(
+            _bubble_of(scene, 0.0), "s", f"bubble of {SCHEDULES[int(scene.read('schedule'))]}, executed or closed"
+        )
+    }
+
+
+_BUBBLE_SOURCE = "collectives/pipelines; Narayanan 2104.04473 §2.2"
+BUBBLE: Final[Mapping[bool, Law]] = {
+    True: Equation("(p − 1)·(F + B)/v", _bubble, lambda v: (v["p"] - 1.0) * (v["F"] + v["B"]) / v["v"], _BUBBLE_SOURCE),
+    False: Equation("β(schedule; p, m, v, F, B)", _scheduled, lambda v: v["β"], "collectives/pipelines"),
+}
+"""Whether the schedule is 1F1B, interleaved or not -> the equation of its bubble."""
+
+
+def _pp(scene: TrainScene) -> Inputs:
+    hop = one(scene.stages["hop"])
+    size = boundary_bytes(scene) / scene.read("tp")
+    return {
+        "m": Input(scene.microbatches, "", "micro-batches of a step"),
+        "p": Input(scene.read("pp"), "", "pipeline stages"),
+        "v": Input(scene.read("vpp"), "", "chunks of layers on each stage"),
+        "c": Input(hop, "s", "one hop between stages", _sent(size, scene.group("pp"))),
+        "w": Input(scene.job.engine.boundary_s, "s", "wait on the host at each end of a chunk"),
+        "Δβ": Input(_bubble_of(scene, hop) - _bubble_of(scene, 0.0), "s", "what hops of c add to the bubble"),
+    }
+
+
+# --- the update ---------------------------------------------------------------------------------------------------
+
+
+def _optimizer(scene: TrainScene) -> Inputs:
+    trains = scene.point.train.software.trains == "all"
+    return {
+        "b": Input(memory.UPDATE_TRAFFIC, "B", "bytes read and written per parameter: Adam's state, gradient, weight"),
+        "N": Input(
+            one(footprint.updated_parameters(scene.loads, scene.cols)) * trains, "", "parameters a rank updates"
+        ),
+        "M": Input(scene.chip.accelerator.hbm_Bps, "B/s", "memory bandwidth, data sheet"),
+        "η": Input(scene.chip.kernels["bf16"].hbm_efficiency, "", "share of it that streaming reaches"),
+    }
+
+
+_STAGES: Final = "parallel/training/step.py"
+FIXED: Final[Mapping[str, Law]] = {
+    **{name: _operators(name) for name in COMPUTE if name != "head"},
+    "head": Equation(
+        "m/p · (H + d·(H + J))",
+        _head,
+        lambda v: v["m"] / v["p"] * (v["H"] + v["d"] * (v["H"] + v["J"])),
+        "parallel/operators.py; modules: DeepSeek-V3 2412.19437 §2.2",
+    ),
+    "recompute": Equation("m/p · Σ n·R", _recompute, lambda v: _total(v, v["R"]), "parallel/training/layer.py"),
+    "cp": Equation(
+        "m/p · Σ n·max(X − A, 0)",
+        _cp,
+        lambda v: _total(v, np.maximum(v["X"] - v["A"], 0.0)),
+        "parallel/training/layer.py",
+        lambda v: _total(v, v["X"]),
+        note="hides behind the attention core",
+    ),
+    "contention": Equation(
+        "m/p · Σ n·Z + κ·D",
+        _contention,
+        lambda v: np.add(_total(v, v["Z"]), v["κ"] * v["D"]),
+        "parallel/training/layer.py; κ in clusters/data/training.yaml",
+    ),
+    "host": Equation(
+        "m/p · Σ n·(‖C₁, k₁·h‖_ν − C₁ + ‖C₂, k₂·h‖_ν − C₂)",
+        _host,
+        _host_s,
+        "parallel/training/layer.py; h in clusters/data/training.yaml",
+    ),
+    "imbalance": Equation(
+        "m·max(S − T/p, 0)",
+        _imbalance,
+        lambda v: (v["p"] > 1) * v["m"] * np.maximum(v["S"] - v["T"] / v["p"], 0.0),
+        _STAGES,
+    ),
+    "pp": Equation(
+        "2·m·v·w + Δβ where p > 1, else 0",
+        _pp,
+        lambda v: (v["p"] > 1) * (2.0 * v["m"] * v["v"] * v["w"] + v["Δβ"]),
+        "collectives/point_to_point.py, collectives/pipelines",
+    ),
+    "optimizer": Equation("b·N/(η·M)", _optimizer, lambda v: v["b"] * v["N"] / (v["η"] * v["M"]), _STAGES),
+    "step": Equation(
+        "s",
+        lambda scene: {"s": Input(scene.job.fitted.shared["step_s"], "s", "host between two steps")},
+        lambda v: v["s"],
+        "clusters/data/training.yaml",
+    ),
+}
+"""Term -> its equation, for those with one whatever the software does."""
+
+
+def train_equations(scene: TrainScene) -> dict[str, Law]:
+    """Return the equation of every term of a training step."""
+    job = scene.job
+    return {
+        **FIXED,
+        "tp": TP[job.does("tp_overlap")],
+        "ep": EP[scene.read("ep_overlap") > 0],
+        "dp": DP[bool(job.does("dp_overlap"))],
+        "bubble": BUBBLE[int(scene.read("schedule")) == 0],
+    }
