@@ -12,8 +12,9 @@ from clusters.spec import load, with_
 from parallel.executors import run
 from parallel.io import read_model
 from parallel.results import row_of
-from parallel.search import Found
-from parallel.sweep import Bound, Task, serve_space
+from parallel.sweeps.found import Found
+from parallel.sweeps.spaces import usual_serve
+from parallel.sweeps.task import Bound, Task
 from parallel.workload import ServeWorkload, TrainWorkload
 
 LIMIT_S = 0.03  # a reader keeps up with 33 tokens per second
@@ -24,7 +25,7 @@ def search() -> tuple[Task, Found]:
     cluster = with_(load("hgx-h100"), accelerators=64)
     model = read_model("llama-3.1-70b")
     asked = ServeWorkload(isl=2048, osl=512, tpot_s=LIMIT_S, precision="fp8")
-    task = Task("decode", model, cluster, TrainWorkload(), asked, serve_space(build(cluster), model, "decode"))
+    task = Task("decode", model, cluster, TrainWorkload(), asked, usual_serve(build(cluster), model, "decode"))
     return task, run(task, executor="serial")
 
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from parallel.scenario import serve, train
     from parallel.serving.phases import ServeJob
     from parallel.strategy import Columns, Space
-    from parallel.sweep import Task, serve_space, train_space
+    from parallel.sweeps.answer import sweep
+    from parallel.sweeps.plan import Sweep
+    from parallel.sweeps.spaces import all_serve, all_train, usual_serve, usual_train
+    from parallel.sweeps.task import Ask, Task
     from parallel.training.layer import TrainJob
     from parallel.validation.sets import validate
     from parallel.workload import ServeWorkload, TrainWorkload
@@ -31,7 +34,10 @@ _HOMES: Final = {
     "parallel.scenario": ("serve", "train"),
     "parallel.serving.phases": ("ServeJob",),
     "parallel.strategy": ("Columns", "Space"),
-    "parallel.sweep": ("Task", "serve_space", "train_space"),
+    "parallel.sweeps.answer": ("sweep",),
+    "parallel.sweeps.plan": ("Sweep",),
+    "parallel.sweeps.spaces": ("all_serve", "all_train", "usual_serve", "usual_train"),
+    "parallel.sweeps.task": ("Ask", "Task"),
     "parallel.training.step": ("TrainJob",),
     "parallel.validation.sets": ("validate",),
     "parallel.workload": ("ServeWorkload", "TrainWorkload"),
@@ -39,6 +45,7 @@ _HOMES: Final = {
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Ask",
     "Columns",
     "CompareRequest",
     "Model",
@@ -46,18 +53,22 @@ __all__ = [
     "ServeJob",
     "ServeWorkload",
     "Space",
+    "Sweep",
     "Task",
     "TrainJob",
     "TrainWorkload",
     "active_parameters",
+    "all_serve",
+    "all_train",
     "model_names",
     "parameters",
     "read_model",
     "run",
     "serve",
-    "serve_space",
+    "sweep",
     "train",
-    "train_space",
+    "usual_serve",
+    "usual_train",
     "validate",
 ]
 

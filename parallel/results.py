@@ -11,7 +11,7 @@ from parallel.priced import Priced
 from parallel.roofline import chip
 from parallel.serving.phases import stage_ranks
 from parallel.strategy import Columns
-from parallel.sweep import PHASES, Bound
+from parallel.sweeps.task import PHASES, Bound
 from parallel.training.layer import RECOMPUTE
 from parallel.training.step import SCHEDULES
 from topo.columns import Column

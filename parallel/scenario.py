@@ -27,7 +27,7 @@ from parallel.serving import phases as serving
 from parallel.serving.phases import ServeJob
 from parallel.serving.transfer import Side, Transfer, request_bytes, transfer
 from parallel.strategy import Columns
-from parallel.sweep import PHASES, Bound
+from parallel.sweeps.task import PHASES, Bound
 from parallel.training.frameworks import optimizer_bytes
 from parallel.training.layer import RECOMPUTE, TrainJob
 from parallel.training.layouts import describe

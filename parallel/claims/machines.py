@@ -20,9 +20,10 @@ from parallel.models import Model, Moe, active_parameters, kv_bytes_per_token, p
 from parallel.precision import FORMATS, recipe
 from parallel.priced import Priced
 from parallel.rules import TRAIN_RULES, check
-from parallel.search import Found
 from parallel.strategy import Columns, Space
-from parallel.sweep import Bound, Task, space_of
+from parallel.sweeps.found import Found
+from parallel.sweeps.spaces import space_of
+from parallel.sweeps.task import Bound, Task
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.columns import Column
 from topo.errors import Fault, InfeasibleError, SpecError

@@ -19,7 +19,7 @@ from parallel.placement import domain_size, fillings
 from parallel.priced import Priced
 from parallel.results import NAMED
 from parallel.strategy import Columns
-from parallel.sweep import PHASES
+from parallel.sweeps.task import PHASES
 from parallel.training.step import DEFAULTS
 from topo.errors import PodscaleError
 

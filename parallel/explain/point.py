@@ -21,7 +21,7 @@ from parallel.priced import Priced
 from parallel.serving import phases as serving
 from parallel.serving.phases import ServeJob
 from parallel.strategy import Columns, Space
-from parallel.sweep import PHASES, Bound, Task
+from parallel.sweeps.task import PHASES, Bound, Task
 from parallel.training.step import DEFAULTS
 from parallel.workload import ServeWorkload, Software, TrainWorkload
 from topo.errors import Fault, SpecError

@@ -15,7 +15,8 @@ from parallel.explain.point import Point
 from parallel.placement import domain_size
 from parallel.priced import Priced
 from parallel.strategy import Columns
-from parallel.sweep import PHASES, Bound, Task, space_of
+from parallel.sweeps.spaces import space_of
+from parallel.sweeps.task import PHASES, Bound, Task
 
 
 @dataclass(frozen=True)

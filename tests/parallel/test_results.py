@@ -10,7 +10,7 @@ import pytest
 from parallel import results
 from parallel.placement import ORDERS
 from parallel.strategy import Columns
-from parallel.sweep import Bound
+from parallel.sweeps.task import Bound
 from parallel.training.layer import RECOMPUTE
 
 PHASES = ["train", "prefill", "decode"]

@@ -13,7 +13,7 @@ from parallel.models import active_parameters
 from parallel.placement import members_of
 from parallel.serving.phases import COMPUTE, ServeJob, communication_limit, price, replicas, stage_ranks
 from parallel.strategy import Columns
-from parallel.sweep import Bound, Task
+from parallel.sweeps.task import Bound, Task
 from topo.columns import column
 
 PLACES = [("gb200-nvl72", 576, None), ("gb200-nvl72", 1024, 8), ("gb200-nvl72", 1152, 576), ("hgx-h100", 256, None)]

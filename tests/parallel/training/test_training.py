@@ -13,7 +13,7 @@ from collectives.point_to_point import farthest
 from parallel.models import active_parameters, layer_count
 from parallel.placement import group_members
 from parallel.strategy import Columns
-from parallel.sweep import Bound, Task
+from parallel.sweeps.task import Bound, Task
 from parallel.training.layer import COMPUTE, RECOMPUTE
 from topo.columns import column
 
