@@ -158,9 +158,17 @@ def _wired(spec: ClusterSpec, key: str) -> Cluster:
         domain=sizes[0][0],
         domains=sum(many for _, many in sizes),
         wiring=blueprint,
-        tiers=tiers(blueprint, f"{spec.focus}.{ACCELERATOR}" if spec.focus else None),
+        tiers=tiers(blueprint, f"{spec.focus}.{ACCELERATOR}" if spec.focus else None) or (_alone(spec),),
         fingerprint=key,
     )
+
+
+def _alone(spec: ClusterSpec) -> "Tier":
+    """Tier of a single accelerator: a domain of one, with the links that its part has and nobody at their ends."""
+    from topo.tiers import Tier
+
+    up = spec.scale_up
+    return Tier("alone", up.kind, "scale-up", 1, 1, up.bandwidth_Bps, up.latency_s, 0, False, up.link)
 
 
 def _whole(spec: ClusterSpec, blueprint: "Blueprint", name: str) -> tuple[int, int]:

@@ -272,3 +272,11 @@ def test_progress_counts_to_the_end():
     compare(replace(SMALL, gpus=64, domains=(8, 16)), progress=lambda done, total: seen.append((done, total)))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1][0] == seen[-1][1] > 0
+
+
+def test_one_accelerator_alone_is_a_domain_of_one():
+    document = compare(replace(SMALL, model="llama-3.1-8b", gpus=1, domains=(1,), phases=("prefill", "decode")))
+    for row in document["rows"]:
+        assert row["gpus_used"] == 1
+        assert not row["infeasible"]
+        assert not {"tp", "ep", "pp"} & {*row["terms"]}
