@@ -39,6 +39,8 @@ def draw_sweep(console: Console, document: Mapping[str, Any], *, quiet: bool = F
     print_warnings(console, (note for row in document["best"] for note in row.get("warnings") or ()))
     if document.get("out"):
         console.print(Text.assemble("Written: ", (str(document["out"]), "bold")), soft_wrap=True)
+    if document.get("report"):
+        console.print(Text.assemble("Report: ", (str(document["report"]), "bold")), soft_wrap=True)
 
 
 def best_table(document: Mapping[str, Any]) -> Table:

@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +23,8 @@ from topo.errors import PodscaleError
 Key = tuple[tuple[str, Any], ...]
 SHOWN: Final = 500
 """Points of a front that are written in full; more say no more."""
+LOOKED_AT: Final = 16
+"""Cells that an estimate of the work prunes at most."""
 
 
 def sweep(
@@ -43,22 +46,26 @@ def sweep(
     name = choose(executor, estimate(asked)) if address is None else "ray"
     with session(name, address):
         cells = drive(asked, name, progress, store, address)
+    seconds = time.perf_counter() - started
+    answered = {**document(asked, cells), "executor": name, "seconds": seconds}
     if store is not None:
         store.clear()
-    seconds = time.perf_counter() - started
-    return {**document(asked, cells), "executor": name, "seconds": seconds}
+    return answered
 
 
 def estimate(asked: Sweep) -> int:
-    """Return about how many strategies pruning leaves: those of the first cell that can be priced, times the cells."""
-    for cell in range(min(asked.cells, 16)):
+    """Return about how many strategies pruning leaves: those of the first cells, as far as they have to be looked at."""
+    sizes: list[int] = []
+    for cell in range(min(asked.cells, LOOKED_AT)):
         try:
             _, rest = prepare(asked.task(cell))
         except PodscaleError:
             continue
         size = len(rest.heads) * rest.tail
-        return asked.cells * (min(size, asked.budget) if asked.budget else size)
-    return 0
+        sizes.append(min(size, asked.budget) if asked.budget else size)
+        if choose("auto", sum(sizes)) != "serial":
+            break
+    return asked.cells * sum(sizes) // max(len(sizes), 1)
 
 
 def document(asked: Sweep, cells: dict[int, Cell]) -> dict[str, Any]:
@@ -67,7 +74,7 @@ def document(asked: Sweep, cells: dict[int, Cell]) -> dict[str, Any]:
     groups: dict[Key, list[int]] = defaultdict(list)
     for number in sorted(cells):
         settings = asked.settings(number)
-        groups[tuple((name, settings[name]) for name in asked.group)].append(number)
+        groups[tuple((name, settings.get(name)) for name in asked.group)].append(number)
     best = [row for key, members in groups.items() for row in _best(asked, cells, key, members)]
     return {
         "name": asked.name,
@@ -99,7 +106,8 @@ def priced(total: Found) -> int:
 
 
 def _named(asked: Sweep) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*asked.ask.front, asked.ask.rank)))
+    """Return the objectives of a sweep, what it ranks by last."""
+    return (*(name for name in dict.fromkeys(asked.ask.front) if name != asked.ask.rank), asked.ask.rank)
 
 
 def question(asked: Sweep) -> str:
@@ -129,7 +137,7 @@ def _best(asked: Sweep, cells: dict[int, Cell], key: Key, members: list[int]) ->
 
 def _row(asked: Sweep, number: int, index: int) -> dict[str, Any]:
     """Return one strategy of a cell in full, priced again, with all that it takes to price it once more."""
-    bound, _ = prepare(asked.task(number))
+    bound = Bound.of(asked.task(number))
     cols = bound.at(np.array([index], dtype=np.int64))
     row = results.row_of(bound, cols, bound.price(cols), 0)
     return {"cell": number, "index": index, "settings": asked.settings(number), **row, "point": _point(bound, index)}
@@ -149,9 +157,10 @@ def _front(asked: Sweep, cells: dict[int, Cell], key: Key, members: list[int]) -
     values = np.concatenate([cells[number].found.front_values for number in full])
     owner = np.repeat(full, [len(cells[number].found.front) for number in full])
     index = np.concatenate([cells[number].found.front for number in full])
+    bound_of = lru_cache(lambda number: Bound.of(asked.task(number)))
     for row in pareto(*values.T)[:SHOWN].tolist():
         number = int(owner[row])
-        bound, _ = prepare(asked.task(number))
+        bound = bound_of(number)
         yield {
             "group": dict(key),
             "cell": number,
@@ -176,7 +185,7 @@ def _line(asked: Sweep, cell: Cell, number: int) -> dict[str, Any]:
         "infeasible": str(cell.error) if cell.error else _why(asked, number, found),
     }
     if found.best >= 0:
-        bound, _ = prepare(asked.task(number))
+        bound = Bound.of(asked.task(number))
         line["strategy"] = results.strategy_of(bound, bound.at(found.top[:1]), 0)
     if found.islands:
         line["regret"] = regret(found.islands)
@@ -206,24 +215,28 @@ def _histogram(key: Key, found: Iterable[Found]) -> dict[str, Any]:
 
 def _poisoned(asked: Sweep, cell: Cell, number: int) -> Iterator[dict[str, Any]]:
     for index, error in cell.found.poisoned:
-        bound, _ = prepare(asked.task(number))
+        bound = Bound.of(asked.task(number))
         strategy = bound.at(np.array([index], dtype=np.int64)).row(0)
         yield {"cell": number, "index": index, "strategy": strategy, "error": error}
 
 
 def answer(asked: Sweep, best: list[dict[str, Any]]) -> str:
-    """Say in plain words what is best of every group, and with which of the settings that vary."""
-    firsts = [row for row in best if row["place"] == 1]
+    """Say in plain words what is best of every model and phase, and with which of the settings that vary."""
+    firsts: dict[tuple[str, str], dict[str, Any]] = {}
+    sense = OBJECTIVES[asked.ask.rank].sense
+    for row in best:
+        key = (row["settings"]["model"], row["settings"]["phase"])
+        if key not in firsts or sense * row["rank"] > sense * firsts[key]["rank"]:
+            firsts[key] = row
     if not firsts:
         return "No strategy of this sweep is feasible; `cells` says why."
     varied = [name for name, values in asked.vary if len(values) > 1]
     varied += [name for name in ("cluster",) if len(asked.clusters) > 1]
     unit = OBJECTIVES[asked.ask.rank].unit
     said = []
-    for row in firsts:
+    for (model, phase), row in firsts.items():
         where = ", ".join(f"{name} {row['settings'][name]}" for name in varied)
-        group = ", ".join(str(value) for value in row["group"].values())
-        said.append(f"{group}: {_figure(row['rank'])} {unit}".rstrip() + (f" with {where}" if where else ""))
+        said.append(f"{model}, {phase}: {_figure(row['rank'])} {unit}".rstrip() + (f" with {where}" if where else ""))
     return "; ".join(said) + "."
 
 

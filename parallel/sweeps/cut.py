@@ -14,7 +14,7 @@ import numpy as np
 
 from parallel import rules
 from parallel.strategy import Index, Space
-from parallel.sweeps.implied import IMPLIED, SAME, side
+from parallel.sweeps.implied import IMPLIED, same, side
 from parallel.sweeps.task import PHASES, Bound
 
 TAIL: Final = 1 << 12
@@ -69,7 +69,7 @@ class Cut:
 def levels(bound: Bound) -> tuple[Level, ...]:
     """Return the axes of a task's space, each with the rules that can be asked once it is known and not before."""
     phase, axes = bound.task.phase, bound.task.space.axes
-    waiting = [*PHASES[phase].rules, *SAME[side(phase)], *IMPLIED[side(phase)]]
+    waiting = [*PHASES[phase].rules, *same(phase, bound.task.space), *IMPLIED[side(phase)]]
     later = {name for name, _ in axes} | {name for name, *_ in PHASES[phase].follows}
     found, tail = [], bound.task.space.size
     for depth in range(1, len(axes) + 1):

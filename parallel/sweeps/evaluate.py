@@ -1,6 +1,7 @@
 """A block of strategies: judge, price, reduce. The unit of work of every executor is a run of whole blocks."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
@@ -141,6 +142,21 @@ def _front(bound: Bound, priced: Priced, kept: Index, seen: Found) -> tuple[Inde
     return front, values[front]
 
 
+@lru_cache(maxsize=1)
+def keep_pages() -> None:
+    """Tell glibc to keep what a block frees for the next one: page faults are a quarter of a sweep's time otherwise.
+
+    Above its thresholds (128 kB at first) it maps every array anew and returns it at once; here they are 32 MB for mapping
+    and 256 MB for returning. Without glibc nothing happens. Source: mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
+    """
+    import ctypes
+
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 32 << 20)
+        libc.mallopt(-1, 256 << 20)
+
+
 @lru_cache(maxsize=8)
 def _prepared(task: Task) -> tuple[Bound, Cut]:
     bound = Bound.of(task)
@@ -149,5 +165,5 @@ def _prepared(task: Task) -> tuple[Bound, Cut]:
 
 def prepare(task: Task) -> tuple[Bound, Cut]:
     """Build a task's cluster and prune its space, once for each task and process."""
-    np.empty(4 << 20)  # once freed, glibc keeps the temporaries of a block: 3 times fewer page faults
+    keep_pages()
     return _prepared(task)

@@ -131,7 +131,8 @@ def ranked(index: Index, values: Column, most: int) -> tuple[Index, Column]:
 def merge(a: Found, b: Found) -> Found:
     """Join two results; associative and commutative, and of equal values the lower index wins."""
     most = max(a.most, b.most)
-    top, top_values = ranked(np.concatenate((a.top, b.top)), np.concatenate((a.top_values, b.top_values)), most)
+    both, first = np.unique(np.concatenate((a.top, b.top)), return_index=True)  # climbs may meet
+    top, top_values = ranked(both, np.concatenate((a.top_values, b.top_values))[first], most)
     front, front_values = _joined_front(a, b)
     near = min((a, b), key=lambda found: (found.nearest_value, found.nearest))
     return Found(
@@ -147,7 +148,7 @@ def merge(a: Found, b: Found) -> Found:
         nearest_value=near.nearest_value,
         counts=a.counts + b.counts if len(a.counts) and len(b.counts) else max(a.counts, b.counts, key=len),
         poisoned=tuple(sorted({*a.poisoned, *b.poisoned})),
-        islands=(*a.islands, *b.islands),
+        islands=tuple(sorted((*a.islands, *b.islands))),
     )
 
 

@@ -1,7 +1,8 @@
 """What slow axes alone already decide: conditions that follow from the rules or from the memory, asked early.
 
 Pruning is exact: every strategy that an entry of `IMPLIED` refuses would break a rule or not fit in memory (a property
-test prices them). `SAME` drops strategies that are another one under another name, so that each is counted once.
+test prices them). `SAME` drops strategies that are another one under another name, so that each is counted once: one
+without stages has no schedule, though a schedule may still ask for more memory.
 """
 
 from typing import Final
@@ -13,7 +14,7 @@ from parallel.placement import world
 from parallel.precision import RECIPES, recipe
 from parallel.rules import Mask, Rule, Setting
 from parallel.serving.phases import stage_ranks
-from parallel.strategy import Columns
+from parallel.strategy import Columns, Space
 from parallel.training.footprint import place_parameters, rates
 from parallel.workload import TrainWorkload
 from topo.columns import Column
@@ -82,15 +83,28 @@ IMPLIED: Final[dict[str, tuple[Rule, ...]]] = {
 """Conditions that follow from later ones: the ranks of a prefix, and what its weights alone take."""
 
 AGAIN: Final = "is another strategy under another name"
-SAME: Final[dict[str, tuple[Rule, ...]]] = {
+SAME: Final[dict[str, tuple[tuple[float, Rule], ...]]] = {
     "train": (
-        Rule(AGAIN, ("schedule", "pp"), lambda c, s: (c["schedule"] == 0) | (c["pp"] > 1), ""),
-        Rule(AGAIN, ("sp", "tp"), lambda c, s: (c["sp"] == 1) | (c["tp"] > 1), ""),
-        Rule(AGAIN, ("etp",), lambda c, s: (c["etp"] == 1) | np.full(c.rows, s.moe is not None), ""),
+        (0.0, Rule(AGAIN, ("schedule", "pp"), lambda c, s: (c["schedule"] == 0) | (c["pp"] > 1), "")),
+        (1.0, Rule(AGAIN, ("sp", "tp"), lambda c, s: (c["sp"] == 1) | (c["tp"] > 1), "")),
+        (1.0, Rule(AGAIN, ("etp",), lambda c, s: (c["etp"] == 1) | np.full(c.rows, s.moe is not None), "")),
     ),
     "serve": (),
 }
-"""Without stages no schedule differs from another, without a tensor group no sequence parallelism, and so on."""
+"""Without stages no schedule differs from another, without a tensor group no sequence parallelism, and so on.
+
+Each rule with the value of its first axis that stands for the others.
+"""
+
+
+def same(phase: str, space: Space) -> tuple[Rule, ...]:
+    """Return what drops strategies under another name, as far as the space holds those that stand for them.
+
+    >>> [rule.axes for rule in same("train", Space((("sp", (0,)), ("schedule", (0, 1)))))]
+    [('schedule', 'pp')]
+    """
+    held = dict(space.axes)
+    return tuple(rule for kept, rule in SAME[side(phase)] if kept in held.get(rule.axes[0], ()))
 
 
 def side(phase: str) -> str:

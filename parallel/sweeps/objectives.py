@@ -28,9 +28,8 @@ class Objective:
 
 @lru_cache(maxsize=256)
 def _cost(cluster: Cluster) -> tuple[float, float]:
-    """Dollars per hour and watts of one accelerator, with its share of the network; NaN where a figure is not public."""
-    parts = bill(cluster)
-    watts = parts["power_W"] if not parts["unknown"]["power_W"] else None
+    """Dollars per hour and watts of one accelerator, with its share of the network; NaN where no figure is public."""
+    watts = bill(cluster)["power_W"]
     return hour_usd(cluster.accelerator.name), float(watts or "nan") / cluster.accelerators
 
 
@@ -45,7 +44,7 @@ def _per_joule(bound: Bound, priced: Priced) -> Column:
 
 OBJECTIVES: Final[Mapping[str, Objective]] = {
     "tokens_per_s_per_gpu": Objective(
-        "tokens/s", 1, lambda b, p: p.extra["tokens_per_s_per_gpu"], "per accelerator bought"
+        "tokens/s per GPU", 1, lambda b, p: p.extra["tokens_per_s_per_gpu"], "accelerators bought, idle ones too"
     ),
     "interactivity": Objective(
         "1/s", 1, lambda b, p: 1.0 / PHASES[b.task.phase].latency(p), "tokens per second and user; steps per second"
@@ -63,7 +62,9 @@ OBJECTIVES: Final[Mapping[str, Objective]] = {
     "usd_per_million_tokens": Objective(
         "USD", -1, _usd_per_million, "owned accelerators with their share of host, network and building"
     ),
-    "tokens_per_joule": Objective("1/J", 1, _per_joule, "accelerators and network at their rated power"),
+    "tokens_per_joule": Objective(
+        "1/J", 1, _per_joule, "accelerators and network at their rated power, as far as it is public"
+    ),
 }
 
 

@@ -75,6 +75,13 @@ class Sweep:
         """How many tasks there are."""
         return int(np.prod(self.shape, dtype=np.int64))
 
+    def cluster(self, cell: int) -> ClusterSpec:
+        """Return the cluster of a cell, not wired yet."""
+        base, *varied, _, _ = (int(place) for place in np.unravel_index(cell, self.shape))
+        values = (values[place] for (_, values), place in zip(self.vary, varied, strict=True))
+        changes = dict(zip((name for name, _ in self.vary), values, strict=True))
+        return _changed(self.clusters[base], json.dumps(changes))
+
     def task(self, cell: int) -> Task:
         """Return the task of a cell.
 
@@ -85,11 +92,9 @@ class Sweep:
         InfeasibleError
             The cluster breaks a limit of its own: watts, dollars, parts.
         """
-        base, *varied, model, work = (int(place) for place in np.unravel_index(cell, self.shape))
-        spec = _cluster(self.clusters[base], tuple(
-            (name, values[place]) for (name, values), place in zip(self.vary, varied, strict=True)
-        ))  # fmt: skip
+        spec = self.cluster(cell)
         cluster = build(spec)
+        *_, model, work = (int(place) for place in np.unravel_index(cell, self.shape))
         for name, limit in self.limits:
             FIGURES[name].check(cluster, limit)
         asked = self.works[work]
@@ -123,8 +128,9 @@ class Sweep:
 
 
 @lru_cache(maxsize=64)
-def _cluster(base: ClusterSpec, changes: tuple[tuple[str, Any], ...]) -> ClusterSpec:
-    return with_(base, **dict(changes)) if changes else base
+def _changed(base: ClusterSpec, changes: str) -> ClusterSpec:
+    """Return a cluster with some fields changed: a JSON object, for values may be lists and sections."""
+    return with_(base, **json.loads(changes)) if changes != "{}" else base
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,9 @@ class Figure:
         """Raise an `InfeasibleError` where the figure is above the limit, or not known."""
         found = self.value(cluster)
         if not found <= limit:
-            said = "a figure that is not public for all parts" if isnan(found) else f"{found:,.6g} {self.unit}".strip()
+            said = (
+                "a figure that is public for none of its parts" if isnan(found) else f"{found:,.6g} {self.unit}".strip()
+            )
             raise InfeasibleError(
                 cluster.name, f"a limit of {limit:,.6g} {self.unit}".strip(), said, "a smaller cluster"
             )
@@ -146,8 +154,8 @@ class Figure:
 
 def _billed(key: str) -> Callable[[Cluster], float]:
     def value(cluster: Cluster) -> float:
-        told = bill(cluster)
-        return float("nan") if told["unknown"][key] else float(told[key])
+        told = bill(cluster)[key]
+        return float("nan") if told is None else float(told)
 
     return value
 
@@ -157,7 +165,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "price_usd": Figure("USD", _billed("price_usd")),
     "accelerators": Figure("", lambda cluster: float(cluster.accelerators)),
 }
-"""Figures of a cluster that `limits` of a sweep may name."""
+"""Figures of a cluster that `limits` of a sweep may name; watts and dollars are those of the parts whose figure is public."""
 
 
 def works(phases: tuple[str, ...], train: Mapping[str, Any], serve: Mapping[str, Any]) -> tuple[Work, ...]:
@@ -183,8 +191,8 @@ def works(phases: tuple[str, ...], train: Mapping[str, Any], serve: Mapping[str,
 _TUPLES: Final = frozenset({"recompute_modules"})
 
 
-def check_vary(sweep: Sweep) -> None:
-    """Raise the faults of a field that no value of makes a cluster: a misspelt field, not a wiring too large.
+def vary_faults(sweep: Sweep) -> list[Fault]:
+    """Return the faults of a field that no value of makes a cluster: a misspelt field, not a wiring too large.
 
     A wiring that cannot be built together with others is a row of the answer, with its reason.
     """
@@ -193,11 +201,10 @@ def check_vary(sweep: Sweep) -> None:
         errors: tuple[Fault, ...] = ()
         for base, value in product(sweep.clusters, values):
             try:
-                _cluster(base, ((name, value),))
+                _changed(base, json.dumps({name: value}))
                 break
             except SpecError as error:
                 errors = error.faults
         else:
             faults += [replace(fault, field=f"vary.{fault.field}", file=sweep.file) for fault in errors]
-    if faults:
-        raise SpecError(faults)
+    return faults

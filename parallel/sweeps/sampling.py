@@ -1,6 +1,6 @@
 """A search within a budget: several independent climbs from random places, and what their disagreement says of the rest.
 
-Each of `ISLANDS` climbs prices half of its share at random places of the pruned space, then moves its best along one axis
+Each of up to `ISLANDS` climbs prices half of its share at random places of the pruned space, then moves its best along one axis
 after the other until no step helps or its share is spent. Climbs that all end at the same value have probably found
 the best; the regret is estimated as ``1 − median/best`` of what they found. Seeded: the same budget, the same answer.
 """
@@ -27,8 +27,9 @@ def sampled(bound: Bound, rest: Cut, budget: int, seed: int = 0) -> Found:
     if len(rest.heads) * rest.tail <= budget:
         return evaluate(bound, rest, 0, len(rest.heads))
     found, ends = Found(most=bound.task.ask.most), []
-    for island in range(ISLANDS):
-        climbed = _climb(bound, rest, budget // ISLANDS, np.random.default_rng([seed, island]))
+    islands = min(ISLANDS, budget)
+    for island in range(islands):
+        climbed = _climb(bound, rest, budget // islands, np.random.default_rng([seed, island]))
         found = merge(found, climbed)
         ends.append(climbed.best_value)
     return replace(found, islands=tuple(ends))

@@ -3,24 +3,28 @@
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, PositiveInt, WithJsonSchema
 
+from clusters.build import Cluster, build
 from clusters.fieldvalues import quantity
 from clusters.spec import ClusterSpec, load, parse, with_
 from parallel.io import read_model, read_yaml
 from parallel.precision import RECIPES
 from parallel.scenariofile import Section, SoftwareFile, check
 from parallel.sweeps.objectives import OBJECTIVES
-from parallel.sweeps.plan import FIGURES, Sweep, check_vary, works
+from parallel.sweeps.plan import FIGURES, Sweep, vary_faults, works
 from parallel.sweeps.spaces import SPACES, narrowed, space_of
 from parallel.sweeps.task import PHASES, Ask
 from parallel.workload import Software
 from topo.errors import Fault, SpecError
 
 T = TypeVar("T")
+TRIED: Final = 64
+"""Clusters that are tried before the axes of a sweep stay unchecked."""
 
 
 def _list(value: Any) -> Any:
@@ -127,7 +131,25 @@ def read_sweep(path: str | Path) -> Sweep:
     given = dict(read_yaml(path))
     if "models" in given:
         given["model"] = given.pop("models")
-    return sweep_of(check(SweepFile, given, str(path)), path)
+    try:
+        file = check(SweepFile, given, str(path))
+    except SpecError as error:
+        found = [replace(fault, field=fault.field.removesuffix(".[key]")) for fault in error.faults]
+        raise SpecError([*found, *_other_faults(given, found, path)]) from None
+    return sweep_of(file, path)
+
+
+def _other_faults(given: Mapping[str, Any], found: list[Fault], path: str | Path) -> tuple[Fault, ...]:
+    """Return what else is wrong in a file, beside the sections in which faults were found."""
+    broken = {fault.field.split(".")[0] for fault in found}
+    if "cluster" in broken:
+        return ()
+    hidden = broken | {"group"}  # it may name what a broken section varies
+    try:
+        sweep_of(check(SweepFile, {key: given[key] for key in given if key not in hidden}, str(path)), path)
+    except SpecError as error:
+        return error.faults
+    return ()
 
 
 def sweep_of(file: SweepFile, path: str | Path = "") -> Sweep:
@@ -140,7 +162,7 @@ def sweep_of(file: SweepFile, path: str | Path = "") -> Sweep:
             try:
                 found.append(look_up(name))
             except SpecError as error:
-                faults.extend(error.faults)
+                faults.extend(replace(fault, file=fault.file or str(path)) for fault in error.faults)
         return found
 
     models = each(file.models, lambda name: read_model(_beside(name, path)))
@@ -148,7 +170,7 @@ def sweep_of(file: SweepFile, path: str | Path = "") -> Sweep:
     asked = each([file], lambda file: works(tuple(file.phases), _fields(file.train), _fields(file.serve)))
     figures, objectives = _limits(file, path, faults)
     ask = Ask(tuple(file.front), file.rank, file.top, limited=True, histogram=file.histogram, limits=objectives)
-    if faults:
+    if not (models and clusters and asked):
         raise SpecError(faults)
     made = Sweep(
         name=file.name,
@@ -167,7 +189,9 @@ def sweep_of(file: SweepFile, path: str | Path = "") -> Sweep:
         budget=file.budget,
         file=str(path),
     )
-    _check_rest(made)
+    faults += [*vary_faults(made), *_axis_faults(made), *_group_faults(made)]
+    if faults:
+        raise SpecError(faults)
     return made
 
 
@@ -189,7 +213,13 @@ def _cluster(entry: str | dict[str, Any], path: str | Path) -> ClusterSpec:
     if "base" not in entry:
         return parse(entry, str(path))
     changes = {name: value for name, value in entry.items() if name not in ("base", "name")}
-    changed = with_(load(_beside(entry["base"], path)), **changes)
+    base = load(_beside(entry["base"], path))
+    try:
+        changed = with_(base, **changes)
+    except SpecError as error:
+        raise SpecError(
+            [replace(fault, field=f"cluster.{fault.field}", file=str(path)) for fault in error.faults]
+        ) from None
     return replace(changed, name=str(entry.get("name", changed.name)))
 
 
@@ -208,8 +238,8 @@ def _limits(
     for name, value in found.items():
         unit = FIGURES[name].unit if name in FIGURES else OBJECTIVES[name].unit
         try:
-            read[name] = float(quantity(UNITS[unit])(value)) if isinstance(value, str) else float(value)
-        except (KeyError, ValueError) as error:
+            read[name] = _read(value, unit)
+        except ValueError as error:
             faults.append(Fault(f"limits.{name}", value, str(error), "write a number in SI", str(path)))
     return (
         tuple((name, value) for name, value in read.items() if name in FIGURES),
@@ -217,37 +247,51 @@ def _limits(
     )
 
 
+def _read(value: float | str, unit: str) -> float:
+    if isinstance(value, str) and unit not in UNITS:
+        raise ValueError(f"is text, and {unit or 'a plain number'} is not written so")
+    return float(quantity(UNITS[unit])(value)) if isinstance(value, str) else float(value)
+
+
 UNITS: Mapping[str, str] = {"W": "power", "USD": "price", "s": "seconds", "B": "bytes"}
 """Unit of a figure -> the kind of quantity that its text is."""
 
 
-def _check_rest(sweep: Sweep) -> None:
-    """Raise what only shows when the parts meet: fields that no cluster has, axes that no space has, groups of nothing."""
-    check_vary(sweep)
-    faults: list[Fault] = []
-    known = set().union(*(sweep.settings(0), *(dict(work.said) for work in sweep.works)))
-    faults += [
-        Fault("group", name, "is no setting of this sweep", f"choose from {', '.join(sorted(known))}", sweep.file)
+def _group_faults(sweep: Sweep) -> list[Fault]:
+    known = set().union(sweep.settings(0), *(dict(work.said) for work in sweep.works))
+    remedy = f"choose from {', '.join(sorted(known))}"
+    return [
+        Fault("group", name, "is no setting of this sweep", remedy, sweep.file)
         for name in sweep.group
         if name not in known
     ]
-    from clusters.build import build
 
-    cluster = build(sweep.clusters[0])
+
+def _axis_faults(sweep: Sweep) -> list[Fault]:
+    """Return the axes that no space has, asked of the first cluster that can be wired."""
+    cluster = _wired(sweep)
+    faults: list[Fault] = []
+    if cluster is None:
+        return faults
     for side, axes in sweep.strategies:
-        phase = next((p for p in PHASES if (p == "train") == (side == "train")), "decode")
+        space = space_of("train" if side == "train" else "decode", cluster, sweep.models[0], (), sweep.space)
         try:
-            if axes:
-                narrowed(
-                    space_of(phase, cluster, sweep.models[0], (), sweep.space),
-                    dict(axes),
-                    f"strategy.{side}",
-                    sweep.file,
-                )
+            narrowed(space, dict(axes), f"strategy.{side}", sweep.file)
         except SpecError as error:
             faults += error.faults
-    if faults:
-        raise SpecError(faults)
+    return faults
+
+
+def _wired(sweep: Sweep) -> Cluster | None:
+    """Return the first cluster that can be wired, as it stands or varied."""
+    cells = range(0, sweep.cells, len(sweep.models) * len(sweep.works))[:TRIED]
+    ways = (*(partial(with_, spec) for spec in sweep.clusters), *(partial(sweep.cluster, cell) for cell in cells))
+    for way in ways:
+        try:
+            return build(way())
+        except SpecError:
+            continue
+    return None
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What executors carry: a run of strategies of one cell of a plan goes out, a reduced result comes back."""
 
+import copyreg
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -7,7 +8,11 @@ from parallel.sweeps.evaluate import evaluate, head, prepare, step
 from parallel.sweeps.found import Found, merge
 from parallel.sweeps.sampling import sampled
 from parallel.sweeps.task import Task
-from topo.errors import PodscaleError
+from topo.errors import InfeasibleError, PodscaleError, SpecError
+
+# Why a cell cannot be priced travels between processes: an exception pickles its message, these need their fields.
+copyreg.pickle(SpecError, lambda error: (SpecError, (error.faults,)))
+copyreg.pickle(InfeasibleError, lambda error: (InfeasibleError, (error.what, error.limit, error.by, error.nearest)))
 
 
 class Plan(Protocol):
@@ -61,7 +66,7 @@ class Done:
     Attributes
     ----------
     found : what its strategies came to; the first of a cell holds what pruning refused, too
-    size, tail : prefixes of its cell that pruning left, and strategies of each
+    size, tail : prefixes of its cell that pruning left, and strategies of each; of a sampled cell, one of its budget
     error : why the cell cannot be priced
     """
 
@@ -78,7 +83,7 @@ def work(plan: Plan, unit: Unit) -> Done:
         bound, rest = prepare(task)
         start = replace(head(task.space.size, rest), most=task.ask.most) if unit.lo == 0 else Found()
         if plan.budget:
-            return Done(merge(start, sampled(bound, rest, plan.budget, seed=unit.cell)))
+            return Done(merge(start, sampled(bound, rest, plan.budget, seed=unit.cell)), 1, plan.budget)
         found = evaluate(bound, rest, unit.lo, unit.hi or step(rest.tail))
         return Done(merge(start, found), len(rest.heads), rest.tail)
     except PodscaleError as error:

@@ -1,13 +1,16 @@
 """`podscale sweep`: every strategy of every cell of a file, and what is worth keeping of them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from podscale.commands.options import AsJson, Quiet
 from podscale.door import INFEASIBLE, Door, plain
 from topo.errors import Fault, SpecError
+
+if TYPE_CHECKING:
+    from parallel.sweeps.plan import Sweep
 
 
 def sweep(
@@ -24,6 +27,10 @@ def sweep(
         bool, typer.Option("--resume", help="Go on from what an earlier, stopped run of the same file finished.")
     ] = False,
     state: Annotated[Path, typer.Option(help="Folder for what is finished.")] = Path(".podscale/sweeps"),
+    report: Annotated[Path | None, typer.Option(help="Write a self-contained HTML report here.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Do not run it: measure rates, and say what it takes here and on more cores.")
+    ] = False,
     budget: Annotated[
         int | None, typer.Option(help="Price at most this many strategies of each cell, and estimate the regret.")
     ] = None,
@@ -46,6 +53,8 @@ def sweep(
     asked = read_sweep(spec)
     if budget is not None:
         asked = replace(asked, budget=budget)
+    if plan:
+        return _plan(asked, door, quiet=quiet)
     store = Store(asked.fingerprint, state)
     if not resume:
         store.clear()
@@ -59,8 +68,23 @@ def sweep(
     document = plain(document)
     if out is not None:
         document["out"] = str(write(document, out))
+    if report is not None:
+        from podscale.sweepreport import write as write_report
+
+        document["report"] = str(write_report(document, report))
     from podscale.sweepwords import draw_sweep
 
     door.answer(document, lambda console, doc: draw_sweep(console, doc, quiet=quiet))
     if not document["feasible"]:
         raise typer.Exit(INFEASIBLE)
+    return None
+
+
+def _plan(asked: "Sweep", door: Door, *, quiet: bool) -> None:
+    """Answer what a sweep takes instead of running it."""
+    from parallel.sweeps.capacity import capacity
+    from podscale.capacitywords import draw_capacity
+
+    with door.progress("measuring"):
+        document = capacity(asked)
+    door.answer(document, lambda console, doc: draw_capacity(console, doc, quiet=quiet))
