@@ -30,6 +30,8 @@ from clusters.kernel_models import (
 )
 from topo.columns import Column, ColumnLike, column
 
+_TINY = np.finfo(np.float64).tiny
+
 __all__ = [
     "CONSTANTS",
     "PRECISIONS",
@@ -43,6 +45,7 @@ __all__ = [
     "interval",
     "kernel",
     "memory_s",
+    "p_norm",
     "reread_bytes",
     "streaming_s",
     "table",
@@ -82,7 +85,7 @@ def waves(m: ColumnLike, n: ColumnLike, model: KernelModel, groups: ColumnLike =
     m, n, groups = column(m), column(n), column(groups)
     exact = exact_waves(m, n, model, groups)
     whole = np.ceil(groups * np.ceil(m / rows) * np.ceil(n / cols) / model.multiprocessors)
-    return column(exact ** (1 - model.wave) * whole**model.wave)
+    return column(exact * (whole / np.maximum(exact, _TINY)) ** model.wave)  # x·(q/x)^wave: one power, not two
 
 
 def compute_s(
@@ -228,5 +231,14 @@ def grouped_gemm_s(
     size_bytes = gemm_bytes(m, n, k, bytes_a, bytes_b, bytes_out) + reread_bytes(m, n, k, bytes_a, model)
     moved_s = streaming_s(groups * size_bytes, model, hbm_Bps)
     cast_s = model.quantise_bytes * groups * m * column(k) / column(hbm_Bps)
-    joined_s = (busy_s**model.norm + moved_s**model.norm) ** (1 / model.norm)
-    return column(launches) * model.launch_s + joined_s + cast_s
+    return column(launches) * model.launch_s + p_norm(busy_s, moved_s, model.norm) + cast_s
+
+
+def p_norm(one: Column, other: Column, norm: float) -> Column:
+    """Join two times that overlap imperfectly: ``(a^p + b^p)^(1/p)``, as ``max·(1 + (min/max)^p)^(1/p)``.
+
+    >>> float(p_norm(np.array(3.0), np.array(4.0), 2.0))
+    5.0
+    """
+    longer, shorter = np.maximum(one, other), np.minimum(one, other)
+    return column(longer * (1.0 + (shorter / np.maximum(longer, _TINY)) ** norm) ** (1.0 / norm))

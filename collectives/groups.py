@@ -4,6 +4,7 @@ A group of `size` ranks with `stride` holds the ranks base + j + i · stride, i 
 runs over the multiples of size · stride, and j over 0 … stride-1. Every closed form takes only the result of `members`.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 from math import gcd
 
@@ -14,6 +15,7 @@ from topo.columns import Column, ColumnLike
 from topo.errors import Fault, SpecError
 
 _Integers = npt.NDArray[np.int64]
+_FEW = 256  # groups that are looked up one by one faster than sorted
 
 
 def members(size: ColumnLike, stride: ColumnLike, blocks: tuple[int, ...], world: ColumnLike | None = None) -> Column:
@@ -64,9 +66,17 @@ def members(size: ColumnLike, stride: ColumnLike, blocks: tuple[int, ...], world
         np.asarray(tiers[-1] if world is None else world, dtype=np.int64),
     )
     _check_positive(size=sizes, stride=strides, world=worlds)
+    if sizes.size <= _FEW:
+        table = _table((sizes.ravel(), strides.ravel(), worlds.ravel()), tiers)
+        return table.T.reshape(len(tiers), *sizes.shape)
     distinct, places = _distinct(sizes.ravel(), strides.ravel(), worlds.ravel())
-    table = np.array([_members_of(int(s), int(d), int(w), tiers) for s, d, w in distinct.T], dtype=np.float64)
-    return np.take(table.reshape(-1, len(tiers)).T, places, axis=1).reshape(len(tiers), *sizes.shape)
+    return np.take(_table(distinct, tiers).T, places, axis=1).reshape(len(tiers), *sizes.shape)
+
+
+def _table(triples: Iterable[_Integers], tiers: tuple[int, ...]) -> Column:
+    """Return the members of each (size, stride, world), one row per group."""
+    found = [_members_of(*triple, tiers) for triple in zip(*(each.tolist() for each in triples), strict=True)]
+    return np.array(found, dtype=np.float64).reshape(-1, len(tiers))
 
 
 def _distinct(sizes: _Integers, strides: _Integers, worlds: _Integers) -> tuple[_Integers, _Integers]:

@@ -2,7 +2,8 @@
 
 import os
 import platform
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import numpy as np
 
@@ -11,40 +12,49 @@ from clusters.spec import load, with_
 from clusters.tunings import collective_s
 from collectives.bench import bench as collectives_bench
 from collectives.pipelines import bench as pipelines_bench
-from parallel import rules
 from parallel.io import read_model
 from parallel.placement import members_of
-from parallel.sweep import BLOCK, PHASES, Bound, Task, serve_space, train_space
+from parallel.strategy import Index, keep_temporaries
+from parallel.sweeps.cut import Cut, cut, living
+from parallel.sweeps.evaluate import BLOCK
+from parallel.sweeps.spaces import space_of
+from parallel.sweeps.task import Bound, Task
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.bench import REPEATS, best_of
 from topo.bench import bench as topo_bench
 from topo.orbits import quotient
 from topo.tiers import tiers
 
+PLACES: Final = 4
+"""Places of a space, evenly apart, from which blocks are priced."""
+RUN: Final = 4
+"""Blocks in a row at each place."""
+GPT_3: Final = TrainWorkload(sequence=2048, global_batch=1536, precision="bf16")
+
 
 def bench() -> dict[str, Any]:
-    """Price DeepSeek-V3 on 4,608 GB200 in domains of 72 and return the rates.
+    """Price the whole spaces of GPT-3 on 4,096 H100, and of DeepSeek-V3 on 4,608 GB200 in domains of 72; return the rates.
 
     Returns
     -------
     dict
-        `train_points_per_s_per_core` counts valid strategies priced in full, memory verdict included;
-        `rejected_per_s` counts strategies that the rules refuse; `terms_per_point` the named times and bytes of each. Those of
-        `topo.bench`, `collectives.bench` and `collectives.pipelines.bench` stand beside them.
+        `train_points_per_s_per_core` (GPT-3), `train_moe_points_per_s_per_core` and `serve_points_per_s_per_core` (DeepSeek-V3,
+        decoding) count valid strategies alone, decoded from their index, every term read and the memory verdict included;
+        `rejected_per_s` counts strategies that the rules refuse; `terms_per_point` the named times and bytes of each. Those
+        of `topo.bench`, `collectives.bench` and `collectives.pipelines.bench` stand beside them.
     """
-    model = read_model("deepseek-v3")
-    spec = with_(load("gb200-nvl72"), accelerators=4608)
-    task = Task("train", model, spec, TrainWorkload(), ServeWorkload(), train_space(build(spec), model))
-    bound = Bound.of(task)
-    train, terms = _rate(bound)
-    decode = Task("decode", model, spec, TrainWorkload(), ServeWorkload(), serve_space(bound.cluster, model, "decode"))
-    serve, _ = _rate(Bound.of(decode))
+    keep_temporaries()
+    gpt = _bound("train", "gpt3-175b", "hgx-h100", 4096, GPT_3)
+    moe = _bound("train", "deepseek-v3", "gb200-nvl72", 4608)
+    decode = _bound("decode", "deepseek-v3", "gb200-nvl72", 4608)
+    train, terms = _rate(gpt)
     return {
         "train_points_per_s_per_core": train,
-        "serve_points_per_s_per_core": serve,
-        "rejected_per_s": _rejection_rate(bound),
+        "train_moe_points_per_s_per_core": _rate(moe)[0],
+        "serve_points_per_s_per_core": _rate(decode)[0],
+        "rejected_per_s": _rejection_rate(gpt),
         "terms_per_point": terms,
-        **_graph_times(bound.cluster),
+        **_graph_times(moe.cluster),
         **topo_bench(),
         **collectives_bench(),
         **pipelines_bench(),
@@ -53,38 +63,44 @@ def bench() -> dict[str, Any]:
     }
 
 
-def _valid(bound: Bound, limit: int) -> np.ndarray:
-    """Return the indices of the first valid strategies, at most `limit`."""
-    found: list[np.ndarray] = []
-    for lo in range(0, bound.task.space.size, BLOCK):
-        index = np.arange(lo, min(lo + BLOCK, bound.task.space.size), dtype=np.int64)
-        broken = rules.first_broken(PHASES[bound.task.phase].rules, bound.at(index), bound.setting)
-        found.append(index[broken < 0])
-        if sum(map(len, found)) >= limit:
+def _bound(phase: str, model: str, system: str, accelerators: int, train: TrainWorkload | None = None) -> Bound:
+    """Bind the whole space of a phase."""
+    spec, shapes = with_(load(system), accelerators=accelerators), read_model(model)
+    space = space_of(phase, build(spec), shapes, name="all")
+    return Bound.of(Task(phase, shapes, spec, train or TrainWorkload(), ServeWorkload(), space))
+
+
+def _blocks(bound: Bound, rest: Cut, place: int) -> Iterator[Index]:
+    """Yield a run of blocks of valid strategies, as a sweep meets them from some prefix on."""
+    held = np.empty(0, dtype=np.int64)
+    for some in living(bound, rest.levels, rest.heads[place:], {}):
+        held = np.concatenate((held, some))
+        if len(held) >= RUN * BLOCK:
             break
-    return np.concatenate(found)[:limit]
+    yield from (held[lo : lo + BLOCK] for lo in range(0, min(len(held), RUN * BLOCK), BLOCK))
 
 
 def _rate(bound: Bound) -> tuple[float, int]:
     """Return valid strategies per CPU second, decoded, priced and judged, and the terms of each."""
-    index = _valid(bound, BLOCK)
-    capacity = bound.cluster.accelerator.usable_bytes
+    rest, capacity = cut(bound), bound.cluster.accelerator.usable_bytes
+    places = [len(rest.heads) * place // PLACES for place in range(PLACES)]
+    blocks = [block for place in places for block in _blocks(bound, rest, place)]
 
     def work() -> None:
-        priced = bound.price(bound.at(index))
-        np.count_nonzero(priced.memory_bytes <= capacity)
+        for block in blocks:
+            priced = bound.price(bound.at(block))
+            for columns in (priced.terms, priced.busy, priced.memory):
+                tuple(columns.values())
+            np.count_nonzero(priced.memory_bytes <= capacity)
 
-    seconds = best_of(work)
-    priced = bound.price(bound.at(index[:1]))
-    return len(index) / seconds, len(priced.terms) + len(priced.busy) + len(priced.memory)
+    priced = bound.price(bound.at(blocks[0][:1]))
+    terms = len(priced.terms) + len(priced.busy) + len(priced.memory)
+    return sum(map(len, blocks)) / best_of(work), terms
 
 
 def _rejection_rate(bound: Bound) -> float:
-    """Return strategies refused by the rules per CPU second."""
-    index = np.arange(min(BLOCK, bound.task.space.size), dtype=np.int64)
-    table = PHASES[bound.task.phase].rules
-    refused = int(np.count_nonzero(rules.first_broken(table, bound.at(index), bound.setting) >= 0))
-    return refused / best_of(lambda: rules.first_broken(table, bound.at(index), bound.setting))
+    """Return strategies refused by the rules per CPU second, those that fall with their prefix included."""
+    return sum(cut(bound).rejected.values()) / best_of(lambda: cut(bound))
 
 
 def _graph_times(cluster: Cluster) -> dict[str, float]:

@@ -4,6 +4,7 @@ What a training step holds beside its parameters is in `parallel.training.footpr
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -79,22 +80,28 @@ def stage_layers(model: Model, pp: ColumnLike, place: str) -> Column:
     return column(most - short)
 
 
-def fullest_stage(model: Model, pp: ColumnLike, place: str = "inner") -> list[Column]:
-    """Layers of each kind on the fullest stage (or another place), `stage_layers` of them.
-
-    Those with most parameters first, then those with the longest cache. Kinds that alternate (`Model.pattern`) stay mixed:
-    of a kind that holds c of every P layers, n layers in a row have at most ``⌊n/P⌋·c + min(n mod P, c)``.
-    """
+@lru_cache(maxsize=64)
+def _heaviest_first(model: Model) -> tuple[int, ...]:
+    """Return the indices of the layer kinds: those with most parameters first, then those with the longest cache."""
 
     def weight(index: int) -> tuple[float, float]:
         kind = model.layers[index]
         held = float(dense_shard(model, kind, 1) + expert_shard(model, kind, 1, 1))
         return -held, -(kind.attention.sliding_window or np.inf)
 
+    return tuple(sorted(range(len(model.layers)), key=weight))
+
+
+def fullest_stage(model: Model, pp: ColumnLike, place: str = "inner") -> list[Column]:
+    """Layers of each kind on the fullest stage (or another place), `stage_layers` of them.
+
+    Those with most parameters first, then those with the longest cache. Kinds that alternate (`Model.pattern`) stay mixed:
+    of a kind that holds c of every P layers, n layers in a row have at most ``⌊n/P⌋·c + min(n mod P, c)``.
+    """
     stage = stage_layers(model, pp, place)
     period = len(model.pattern)
     left, found = stage, [stage * 0.0 for _ in model.layers]
-    for index in sorted(range(len(model.layers)), key=weight):
+    for index in _heaviest_first(model):
         most = column(model.layers[index].count)
         if period:
             share = model.pattern.count(index)

@@ -8,6 +8,7 @@ neighbours close together, replicas far apart).
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from clusters.build import Cluster
 from collectives.groups import members
@@ -86,11 +87,25 @@ GROUPS: dict[str, Callable[[Mapping[str, Column]], tuple[Column, Column]]] = {
 def members_of(cluster: Cluster, used: Column, size: ColumnLike, stride: ColumnLike) -> Column:
     """Members per tier of groups of (size, stride), for columns with different fillings; shape (tiers, rows)."""
     used, sizes, strides = np.broadcast_arrays(column(used), column(size), column(stride))
+    whole = sorted(set(used.ravel().tolist()))
+    if len(whole) == 1:
+        return members(sizes, strides, blocks(cluster, int(whole[0])))
     result = np.empty((len(cluster.tiers), *used.shape))
-    for filling in np.unique(used):
+    for filling in whole:
         rows = used == filling
         result[:, rows] = members(sizes[rows], strides[rows], blocks(cluster, int(filling)))
     return result
+
+
+def outermost(members: Column) -> npt.NDArray[np.int64]:
+    """Return the outermost tier that a group spans, from its members per tier; -1 for a group of one.
+
+    >>> outermost(np.array([[1.0, 8.0, 1.0], [1.0, 8.0, 4.0]])).tolist()
+    [-1, 0, 1]
+    """
+    inner = np.concatenate([np.ones_like(members[:1]), members[:-1]])
+    tiers = np.arange(len(members)).reshape(-1, *(1,) * (members.ndim - 1))
+    return np.asarray(np.where(members > inner, tiers, -1).max(axis=0))
 
 
 def group_members(cluster: Cluster, cols: Mapping[str, Column], name: str) -> Column:

@@ -7,13 +7,17 @@ experts over all G ("wide EP"). With two micro-batches the exchange of one half 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from clusters.build import Cluster, path
 from clusters.tunings import collective_s
-from collectives.point_to_point import farthest
+from collectives.point_to_point import send_recv
 from parallel import memory
+from parallel.alike import together
 from parallel.exchange import EXCHANGES, REAL, ExchangeRules, candidates, exchange_s
 from parallel.models import LayerKind, Mlp, Model, Moe
 from parallel.operators import (
@@ -25,12 +29,12 @@ from parallel.operators import (
     norm,
     sequence_attention,
 )
-from parallel.placement import members_of, world
+from parallel.placement import members_of, outermost, world
 from parallel.precision import recipe
 from parallel.priced import Priced, total
 from parallel.roofline import Chip, chip, forward_s
 from parallel.serving.operators import grouped_experts
-from parallel.strategy import Columns
+from parallel.strategy import Columns, Floor
 from parallel.training.stages import slowest_stage
 from parallel.workload import ServeWorkload
 from topo.columns import Column
@@ -107,39 +111,38 @@ def feed_forward(mlp: Mlp | Moe, h: int, tokens: Column, tp: Column, ranks: Colu
     return [*routed, *dense_mlp(Mlp(mlp.shared_intermediate, mlp.gated), h, tokens, tp, term="shared expert")]
 
 
-def _layer(job: ServeJob, phase: Phase, kind: LayerKind, cols: Mapping[str, Column]) -> dict[str, Column]:
-    """Seconds of one layer for one pass: all its micro-batches, by term, exposed and busy."""
-    tp, parts = cols["tp"], cols["microbatches"]
-    ranks = stage_ranks(cols)
-    tokens = cols["batch"] * tp * phase.tokens_per_batch(job.work) / parts
+def attention_half(job: ServeJob, phase: Phase, kind: LayerKind, tokens: Column, tp: Column) -> list[Operator]:
+    """Return attention and both norms for `tokens` of one attention group."""
     h = job.model.hidden
-    operators = [
+    return [
         norm("attention norm", tokens, h, tp),
         *phase.attention(job, kind, tokens, tp),
         norm("mlp norm", tokens, h, tp),
-        *feed_forward(kind.mlp, h, tokens, tp, ranks),
     ]
-    out = {name: np.zeros_like(tp) for name in COMPUTE}
-    for op in operators:
-        busiest = job.work.imbalance if op.role == "experts" else 1.0
-        out[op.term] = out[op.term] + parts * busiest * forward_s(op, job.chip)
-    reach = members_of(job.cluster, cols["used"], tp, np.ones_like(tp))
+
+
+def _reduce(job: ServeJob, phase: Phase, cols: Columns, tokens: Column) -> Column:
+    """Seconds of one all-reduce of an attention group."""
     road = path(job.cluster, "all_reduce", phase.regime)
-    reduce = collective_s("all_reduce", ACTIVATION_BYTES * tokens * h, reach, road, phase.regime)
-    out["tp"] = 2.0 * parts * reduce
-    compute = total(out.values()) / parts
-    out |= dict.fromkeys(("ep", "busy ep", "fastest ep", "contention"), np.zeros_like(tp))
-    if isinstance(kind.mlp, Moe):
-        out |= _exchange(job, phase, kind.mlp, cols, tokens / tp, compute)
-    return {name: np.broadcast_to(value, tp.shape) for name, value in out.items()}
+    members = group_of(job, cols, ("tp",), lambda sub: sub["tp"])
+    return collective_s("all_reduce", ACTIVATION_BYTES * tokens * job.model.hidden, members, road, phase.regime)
+
+
+def group_of(job: ServeJob, cols: Columns, axes: tuple[str, ...], ranks: Callable[[Columns], Column]) -> Column:
+    """Members per tier of groups of so many neighbouring ranks, found on the columns that the ranks depend on."""
+
+    def members(sub: Columns) -> dict[str, Column]:
+        size = ranks(sub)
+        return {"members": members_of(job.cluster, sub["used"], size, np.ones_like(size))}
+
+    return cols.on_distinct(("used", *axes), members)["members"]
 
 
 def _exchange(
-    job: ServeJob, phase: Phase, moe: Moe, cols: Mapping[str, Column], tokens: Column, compute: Column
+    job: ServeJob, phase: Phase, moe: Moe, cols: Columns, tokens: Column, compute: Column
 ) -> dict[str, Column]:
     """Exchange of one layer, all micro-batches, by the kernels that lengthen it least: fast, or hidden at no one's cost."""
-    ranks = stage_ranks(cols)
-    group = members_of(job.cluster, cols["used"], ranks, np.ones_like(ranks))
+    group = group_of(job, cols, ("tp", "ep"), stage_ranks)
     ways = []
     for name in candidates(job.work.exchange, phase.name):
         swap = exchange_s(
@@ -171,52 +174,87 @@ def _beside(once: Column, compute: Column, taken: float | None, cols: Mapping[st
 
 
 def layer_prices(job: ServeJob, phase: Phase, cols: Columns) -> dict[str, Column]:
-    """Price every layer kind and the head on the columns that they depend on."""
+    """Seconds of one layer of every kind for one pass, all its micro-batches, by term; and of the head."""
+    kinds, h, tp, parts = job.model.layers, job.model.hidden, cols["tp"], cols["microbatches"]
+    tokens = cols["batch"] * tp * phase.tokens_per_batch(job.work) / parts
+    halves: dict[Any, list[Operator]] = {}
+    for kind in kinds:
+        halves.setdefault(kind.attention, attention_half(job, phase, kind, tokens, tp))
+        halves.setdefault(kind.mlp, feed_forward(kind.mlp, h, tokens, tp, stage_ranks(cols)))
+    halves["head"] = head(h, job.model.vocab, cols["batch"] * tp, tp)  # of each sequence one token, in prefill too
+    flat = [op for half in halves.values() for op in half]
+    seconds = iter(together(flat, cols.rows, lambda op: (forward_s(op, job.chip),)))
+    priced = {key: [(op, next(seconds)[0]) for op in half] for key, half in halves.items()}
+    reduced = 2.0 * parts * _reduce(job, phase, cols, tokens)
     out: dict[str, Column] = {}
-    for index, kind in enumerate(job.model.layers):
-        out |= {f"{index} {name}": value for name, value in _layer(job, phase, kind, cols).items()}
-    tokens = cols["batch"] * cols["tp"]  # one token of each sequence reaches the head, in prefill too
-    out["head"] = total(forward_s(op, job.chip) for op in head(job.model.hidden, job.model.vocab, tokens, cols["tp"]))
-    return out
+    for index, kind in enumerate(kinds):
+        layer = dict.fromkeys(COMPUTE, np.zeros(cols.rows))
+        for op, once in (*priced[kind.attention], *priced[kind.mlp]):
+            busiest = job.work.imbalance if op.role == "experts" else 1.0
+            layer[op.term] = layer[op.term] + parts * busiest * once
+        layer["tp"] = reduced
+        compute = total(layer.values()) / parts
+        layer |= dict.fromkeys(("ep", "busy ep", "fastest ep", "contention"), np.zeros(cols.rows))
+        if isinstance(kind.mlp, Moe):
+            layer |= _exchange(job, phase, kind.mlp, cols, tokens / tp, compute)
+        out |= {f"{index} {name}": value for name, value in layer.items()}
+    return out | {"head": total(once for _, once in priced["head"])}
 
 
-def pass_prices(job: ServeJob, phase: Phase, cols: Columns) -> dict[str, Column]:
-    """Price one pass of a replica: totals by term, the slowest stage, one hop between stages."""
-    prices = cols.on_distinct(LAYER_AXES, lambda sub: layer_prices(job, phase, sub))
-    kinds = job.model.layers
+def stack_prices(job: ServeJob, phase: Phase, cols: Columns) -> dict[str, Column]:
+    """Add the layers and the head up for one pass."""
+    prices, kinds = layer_prices(job, phase, cols), job.model.layers
     names = (*COMPUTE, "tp", "ep", "contention")
     out = {
         name: total(kind.count * prices[f"{i} {name}"] for i, kind in enumerate(kinds))
         for name in (*names, "busy ep", "fastest ep")
     }
-    times = [total(prices[f"{i} {name}"] for name in names) for i in range(len(kinds))]
+    out |= {f"layer {i}": total(prices[f"{i} {name}"] for name in names) for i in range(len(kinds))}
     out["head"] = out["head"] + prices["head"]
-    out["total"] = total(out[name] for name in names)
-    out["slow"] = slowest_stage(times, [kind.count for kind in kinds], cols["pp"], last=prices["head"])
-    ranks = stage_ranks(cols)
-    spans = members_of(job.cluster, cols["used"], cols["pp"], ranks)
+    return out | {"end": prices["head"], "total": total(out[name] for name in names)}
+
+
+def pass_prices(job: ServeJob, phase: Phase, cols: Columns) -> Floor:
+    """Price one pass of a replica: totals by term, the slowest stage, one hop between stages."""
+    s, kinds = cols.on_distinct(LAYER_AXES, partial(stack_prices, job, phase)), job.model.layers
+    times = [s[f"layer {i}"] for i in range(len(kinds))]
+    slow = slowest_stage(times, [kind.count for kind in kinds], cols["pp"], last=s["end"])
+    return s | {"slow": slow, "hop": _hop(job, phase, cols)}
+
+
+def _hop(job: ServeJob, phase: Phase, cols: Columns) -> Column:
+    """Seconds of one message between pipeline stages."""
+
+    def tier(sub: Columns) -> dict[str, npt.NDArray[np.int64]]:
+        return {"tier": outermost(members_of(job.cluster, sub["used"], sub["pp"], stage_ranks(sub)))}
+
     rows = ACTIVATION_BYTES * cols["batch"] * phase.tokens_per_batch(job.work) * job.model.hidden
-    hop = farthest(rows, spans, path(job.cluster, "send_recv", "nccl"))
-    out["hop"] = np.where(cols["pp"] > 1, hop, 0.0)
-    return out
+    crossed = cols.on_distinct(("used", "tp", "ep", "pp"), tier)["tier"]
+    return send_recv(rows, crossed, path(job.cluster, "send_recv", "nccl"))
 
 
 def _memory(job: ServeJob, phase: Phase, cols: Columns) -> dict[str, Column]:
     """Bytes per accelerator: weights, cache of all sequences in flight, activations of one pass, reserve."""
-    tokens = cols["batch"] * cols["tp"] * phase.tokens_per_batch(job.work)
     context = job.work.mean_context if phase.name == "decode" else float(job.work.isl)
-    sequences = cols["batch"] * cols["tp"] * cols["pp"]
+
+    def held(sub: Columns) -> dict[str, Column]:
+        own = sub["tp"] * sub["pp"]  # sequences in flight, for each of the batch
+        return {
+            "weights": memory.serving_weights(job.model, sub, job.chip.recipe),
+            "cache": memory.cache_bytes(job.model, sub, own, context, job.work),
+        }
+
+    s = cols.on_distinct(("tp", "ep", "pp"), held)
     widest = max(
         (kind.mlp.topk * kind.mlp.intermediate * 3 if isinstance(kind.mlp, Moe) else 3 * kind.mlp.intermediate)
         for kind in job.model.layers
     )
-    logits = 4.0 * cols["batch"] * job.model.vocab
-    activations = ACTIVATION_BYTES * tokens / cols["tp"] * (6.0 * job.model.hidden + widest) + logits
+    width = ACTIVATION_BYTES * phase.tokens_per_batch(job.work) * (6.0 * job.model.hidden + widest)
     return {
-        "weights": memory.serving_weights(job.model, cols, job.chip.recipe),
-        "kv cache": memory.cache_bytes(job.model, cols, sequences, context, job.work),
-        "activations": activations,
-        "reserve": np.full_like(tokens, job.work.reserve_bytes),
+        "weights": s["weights"],
+        "kv cache": cols["batch"] * s["cache"],
+        "activations": cols["batch"] * (width + 4.0 * job.model.vocab),  # and logits in FP32
+        "reserve": np.full(cols.rows, job.work.reserve_bytes),
     }
 
 

@@ -1,7 +1,6 @@
 """A block of strategies: judge, price, reduce. The unit of work of every executor is a run of whole blocks."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from parallel import rules
 from parallel.priced import Priced
-from parallel.strategy import Index
+from parallel.strategy import Index, keep_temporaries
 from parallel.sweeps.cut import Cut, cut, living
 from parallel.sweeps.found import Found, above, binned, merge, pareto, ranked
 from parallel.sweeps.objectives import OBJECTIVES, better
@@ -17,7 +16,7 @@ from parallel.sweeps.task import PHASES, Bound, Task
 from topo.columns import Column
 from topo.errors import Fault, PodscaleError, SpecError
 
-BLOCK: Final = 1 << 15
+BLOCK: Final = 1 << 17
 """Valid strategies per block: they fit the cache. Part of the definition, so that any executor gives the same bits."""
 PART: Final = 1 << 21
 """Strategies of a unit of work, valid or not: half a second or so, enough for Ray to pay and a smooth progress bar."""
@@ -142,21 +141,6 @@ def _front(bound: Bound, priced: Priced, kept: Index, seen: Found) -> tuple[Inde
     return front, values[front]
 
 
-@lru_cache(maxsize=1)
-def keep_pages() -> None:
-    """Tell glibc to keep what a block frees for the next one: page faults are a quarter of a sweep's time otherwise.
-
-    Above its thresholds (128 kB at first) it maps every array anew and returns it at once; here they are 32 MB for mapping
-    and 256 MB for returning. Without glibc nothing happens. Source: mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
-    """
-    import ctypes
-
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 32 << 20)
-        libc.mallopt(-1, 256 << 20)
-
-
 @lru_cache(maxsize=8)
 def _prepared(task: Task) -> tuple[Bound, Cut]:
     bound = Bound.of(task)
@@ -165,5 +149,5 @@ def _prepared(task: Task) -> tuple[Bound, Cut]:
 
 def prepare(task: Task) -> tuple[Bound, Cut]:
     """Build a task's cluster and prune its space, once for each task and process."""
-    keep_pages()
+    keep_temporaries()
     return _prepared(task)

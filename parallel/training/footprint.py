@@ -10,6 +10,7 @@ Three moments compete: the first backward after the warm-up (every stage), the l
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -28,7 +29,7 @@ from parallel.models import (
     head_parameters,
 )
 from parallel.priced import total
-from parallel.strategy import Columns
+from parallel.strategy import Columns, Floor, Memo
 from parallel.training import activations
 from parallel.training.frameworks import Framework, framework, optimizer_bytes
 from parallel.workload import TrainWorkload
@@ -45,8 +46,10 @@ STEP_COPY_BYTES: Final = 4.0  # FP32 copy of 16-bit gradients that the optimizer
 SCHEDULE: Final = ("interleaved",)  # is 1F1B where vpp is 1
 LAYER_AXES: Final = ("tp", "sp", "cp", "ep", "etp", "micro_batch")
 STAGE_AXES: Final = (*LAYER_AXES, "pp", "recompute", "recompute_layers")
-#: what `step_memory` needs
-LOADS: Final = ("gathered", *(f"{name} {place}" for name in ("active", "whole", "divided") for place in PLACES))
+FLIGHT_AXES: Final = ("dp", "micro_batch", "pp", "vpp", "schedule", "ep_overlap")
+PARAMETER_AXES: Final = ("tp", "cp", "ep", "etp", "dp", "pp")
+HELD: Final = tuple(f"{name} {place}" for name in ("whole", "divided") for place in PLACES)
+HOLDERS: Final = ("weights", "gradients", "optimizer", "activations", "reserve")
 
 
 def communicators(cols: Mapping[str, Column], fw: Framework) -> Column:
@@ -148,7 +151,7 @@ def head_shard(model: Model, tp: Column) -> Column:
 
 def stage_bytes(model: Model, cols: Columns, work: TrainWorkload) -> dict[str, Column]:
     """Return what the places hold whatever the schedule: bytes kept per micro-batch, workspace, and parameters."""
-    prices = cols.on_distinct(LAYER_AXES, lambda sub: _layers(model, sub, work))
+    prices = cols.on_distinct(LAYER_AXES, lambda sub: _layers(model, sub, work), _known(model, work))
     modes = [cols["recompute"] == code for code in range(len(activations.MODES))]
     kinds = range(len(model.layers))
     saved = [np.select(modes, [prices[f"{i} kept {mode}"] for mode in activations.MODES]) for i in kinds]
@@ -170,7 +173,14 @@ def stage_bytes(model: Model, cols: Columns, work: TrainWorkload) -> dict[str, C
         backward = np.maximum.reduce(at_work) + prices["gathered gradients"]
         alone = np.where(cols["pp"] > 1, prices["stand-ins"], head) + backward
         out[f"work {place}"] = head + np.maximum(backward, prices["loss"]) if place == "last" else alone
-    return out | place_parameters(model, cols)
+    return out
+
+
+@lru_cache(maxsize=8)
+def _known(model: Model, work: TrainWorkload) -> Memo:
+    """Return what `_layers` found for the last few blocks."""
+    del model, work
+    return Memo()
 
 
 def _layers(model: Model, cols: Mapping[str, Column], work: TrainWorkload) -> dict[str, Column]:
@@ -224,19 +234,16 @@ def flights(cols: Mapping[str, Column], microbatches: Column, schedules: Sequenc
     chunk longer; without stages the one grows as the other shrinks and nothing is added.
     """
     pp, m, vpp = np.broadcast_arrays(cols["pp"], microbatches, cols["vpp"])
-    more = np.where(pp > 1, cols["ep_overlap"] / vpp, 0.0)
     codes = np.broadcast_to(cols.get("schedule", column(0.0)), pp.shape)
-
-    def held(stage: ColumnLike) -> Column:
-        at, out = np.minimum(column(stage), pp - 1.0), np.empty(pp.shape)
-        for code in np.unique(codes).astype(int).tolist():
-            mine = codes == code
-            out[mine] = SCHEDULES[schedules[code]].in_flight(pp[mine], m[mine], vpp[mine], at[mine])
-        return column(out + more)
-
     # 1F1B holds most early on, Chimera in the middle
-    inner = np.maximum(held(1), held(np.floor(pp / 2))) if codes.any() else held(1)
-    return {"first": held(0), "inner": inner, "last": held(pp - 1)}
+    stages = np.minimum(np.stack([0.0 * pp, 0.0 * pp + 1.0, np.floor(pp / 2), pp - 1.0]), pp - 1.0)
+    held = np.empty_like(stages)
+    for code in set(codes.tolist()):
+        mine = np.flatnonzero(codes == code)
+        counted = SCHEDULES[schedules[int(code)]].in_flight
+        held[:, mine] = counted(pp[mine], m[mine], vpp[mine], stages[:, mine])
+    first, second, middle, last = held + np.where(pp > 1, cols["ep_overlap"] / vpp, 0.0)
+    return {"first": first, "inner": np.maximum(second, middle), "last": last}
 
 
 def parameter_copies(cols: Mapping[str, Column], schedules: Sequence[str] = SCHEDULE) -> Column:
@@ -245,9 +252,7 @@ def parameter_copies(cols: Mapping[str, Column], schedules: Sequence[str] = SCHE
     return column(copies[cols["schedule"].astype(np.int64)] if "schedule" in cols else copies[0])
 
 
-def stage_loads(
-    model: Model, work: TrainWorkload, cols: Columns, schedules: Sequence[str] = SCHEDULE
-) -> dict[str, Column]:
+def stage_loads(model: Model, work: TrainWorkload, cols: Columns, schedules: Sequence[str] = SCHEDULE) -> Floor:
     """Return what the places hold before ZeRO divides it: everything of a stage that the column `zero` leaves alone.
 
     Parameters
@@ -262,20 +267,40 @@ def stage_loads(
         Per place ``active`` (activation bytes, workspace included), ``whole`` parameters, and ``divided`` ones: what is
         left of them when replicas share; beside them ``gathered``, the parameters held whole under ZeRO 3.
     """
-    s = cols.on_distinct(STAGE_AXES, lambda sub: stage_bytes(model, sub, work))
-    held = flights(cols, work.global_batch / (cols["dp"] * cols["micro_batch"]), schedules)
+    return active_bytes(stage_floor(model, work, cols), work, cols, schedules)
+
+
+def stage_floor(model: Model, work: TrainWorkload, cols: Columns) -> Floor:
+    """Return what the places hold whatever the schedule: bytes of activations, parameters whole and divided."""
+    return cols.on_distinct(STAGE_AXES, lambda sub: stage_bytes(model, sub, work)) | cols.on_distinct(
+        PARAMETER_AXES, lambda sub: shared_parameters(model, sub)
+    )
+
+
+def active_bytes(s: Floor, work: TrainWorkload, cols: Columns, schedules: Sequence[str] = SCHEDULE) -> Floor:
+    """Return `s` of `stage_floor` with what a schedule adds: micro-batches in flight, and copies of the parameters."""
+    held = cols.on_distinct(FLIGHT_AXES, lambda sub: flights(sub, microbatches(work, sub), schedules))
+    out = {f"active {place}": held[place] * s[f"kept {place}"] + s[f"work {place}"] for place in PLACES}
+    out["active inner"] = np.where(cols["pp"] > 2, out["active inner"], 0.0)  # two stages have no inner one
     copies = parameter_copies(cols, schedules)
-    replicas = cols["dp"] * cols["cp"]
+    return s | out | {name: copies * s[name] for name in HELD}
+
+
+def microbatches(work: TrainWorkload, cols: Mapping[str, Column]) -> Column:
+    """Micro-batches per step and replica."""
+    return work.global_batch / (cols["dp"] * cols["micro_batch"])
+
+
+def shared_parameters(model: Model, cols: Mapping[str, Column]) -> dict[str, Column]:
+    """Parameters of the places: whole, and what replicas leave when they share."""
+    s, replicas = place_parameters(model, cols), cols["dp"] * cols["cp"]
     expert_replicas = np.maximum(cols["tp"] * replicas / (cols["ep"] * cols["etp"]), 1.0)
-    out = {"gathered": s["gathered"]}
+    out: dict[str, Column] = {}
     for place in PLACES:
-        dense, experts = copies * s[f"dense {place}"], copies * s[f"experts {place}"]
-        out[f"active {place}"] = held[place] * s[f"kept {place}"] + s[f"work {place}"]
+        dense, experts = s[f"dense {place}"], s[f"experts {place}"]
         out[f"whole {place}"] = dense + experts
         out[f"divided {place}"] = dense / replicas + experts / expert_replicas
-    for name in ("active", "whole", "divided"):  # two stages have no inner one
-        out[f"{name} inner"] = np.where(cols["pp"] > 2, out[f"{name} inner"], 0.0)
-    return out
+    return out | {f"{name} inner": np.where(cols["pp"] > 2, out[f"{name} inner"], 0.0) for name in ("whole", "divided")}
 
 
 def rates(work: TrainWorkload) -> dict[str, tuple[Column, Column]]:
@@ -315,9 +340,9 @@ def place_memory(
 ) -> dict[str, Column]:
     """Peak bytes by name on a place, given by its index into `PLACES`."""
     fw, zero = framework(work.framework), cols["zero"].astype(np.int64)
-    inner, last = place == 1, place == 2
+    rows = place * place.shape[-1] + np.arange(place.shape[-1])
     whole, divided, active = (
-        np.where(inner, s[f"{name} inner"], np.where(last, s[f"{name} last"], s[f"{name} first"]))
+        np.stack([s[f"{name} {each}"] for each in PLACES]).reshape(-1).take(rows)
         for name in ("whole", "divided", "active")
     )
     out = {name: a[zero] * whole + b[zero] * divided for name, (a, b) in rates(work).items()}

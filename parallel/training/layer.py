@@ -4,28 +4,46 @@ The layer is priced on the columns that its shapes depend on (`layer_prices`); w
 the host's share follow row by row (`exposed`).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from clusters.build import Cluster, path
+from clusters.overlay import kernels_path
 from clusters.software import Engine, TrainingConstants, training_constants
-from clusters.tunings import collective_s
+from clusters.tunings import collective_s, tunings_path
+from parallel.alike import together
 from parallel.exchange import EXCHANGES, candidates, exchange_s, sm_share
-from parallel.models import LayerKind, Model, Moe
-from parallel.operators import ACTIVATION_BYTES, Operator, feed_forward, head, kv_width, norm, sequence_attention
+from parallel.models import Attention, LayerKind, Mlp, Model, Moe
+from parallel.operators import (
+    ACTIVATION_BYTES,
+    Operator,
+    dense_mlp,
+    feed_forward,
+    head,
+    kv_width,
+    norm,
+    sequence_attention,
+)
 from parallel.placement import group_members
 from parallel.precision import recipe
 from parallel.priced import total
-from parallel.roofline import BACKWARD_KERNELS, Chip, backward_s, chip, forward_s, gradients_s, trained
-from parallel.strategy import Columns
+from parallel.roofline import BACKWARD_KERNELS, Chip, chip, forward_s, gradients_s, trained
+from parallel.strategy import Columns, Floor, Memo
 from parallel.training.activations import MODES
 from parallel.training.frameworks import framework
 from parallel.workload import GRAPHS, TrainWorkload
 from topo.columns import Column, column
 
+DENSE_AXES = ("used", "tp", "sp", "cp", "micro_batch")
+EXPERT_AXES = ("used", "tp", "cp", "ep", "etp", "micro_batch")
+ENDS = ("head", "mtp")
+COUNTED = ("redo selective", "column backward", "weights", "kernels forward", "kernels backward", "kernels selective")
+Seconds = tuple[Column, ...]
+"""Of an operator: forward, the gradient of its inputs, the gradient of its weights."""
 RECOMPUTE = MODES
 COMPUTE = GRAPHS["full"]
 PRODUCTS = ("attention", "mlp", "shared expert")
@@ -45,15 +63,17 @@ class TrainJob:
     work: TrainWorkload
     chip: Chip
     fitted: TrainingConstants
+    known: tuple[Memo, Memo] = field(default_factory=lambda: (Memo(), Memo()), init=False, repr=False, compare=False)
 
     @classmethod
     def of(
         cls, model: Model, cluster: Cluster, work: TrainWorkload, fitted: TrainingConstants | None = None
     ) -> "TrainJob":
         """Bind them together, with the shipped constants of training unless others are given."""
-        known = fitted or training_constants()
+        if fitted is None:
+            return _shipped(model, cluster, work, kernels_path(), tunings_path())
         machine = chip(cluster.accelerator, recipe(work.precision, training=True))
-        return cls(model, cluster, work, trained(machine, known, work.software), known)
+        return cls(model, cluster, work, trained(machine, fitted, work.software), fitted)
 
     @property
     def engine(self) -> Engine:
@@ -63,6 +83,13 @@ class TrainJob:
     def does(self, name: str) -> Any:
         """Return what the software does: as it says, else as its engine does."""
         return self.work.software.settled(name)
+
+
+@lru_cache(maxsize=8)
+def _shipped(model: Model, cluster: Cluster, work: TrainWorkload, *overlays: str) -> TrainJob:
+    """Bind a job with the shipped constants, once; `overlays` are the files of one's own that lie over others."""
+    del overlays
+    return TrainJob.of(model, cluster, work, training_constants())
 
 
 def collective(job: TrainJob, op: str, size_bytes: Column, members: Column) -> Column:
@@ -75,16 +102,37 @@ def tokens(job: TrainJob, cols: Mapping[str, Column]) -> Column:
     return cols["micro_batch"] * job.work.sequence / cols["cp"]
 
 
-def operators(job: TrainJob, kind: LayerKind, cols: Mapping[str, Column]) -> list[Operator]:
-    """Return the kernels of one layer, in the order of forward."""
+def attention_half(job: TrainJob, att: Attention, cols: Mapping[str, Column]) -> list[Operator]:
+    """Return the kernels of attention and of both norms, which are sharded under sequence parallelism only."""
     work, h, tp, t = job.work, job.model.hidden, cols["tp"], tokens(job, cols)
-    split = np.where(cols["sp"] > 0, tp, 1.0)  # norms and residuals are sharded under sequence parallelism only
+    split = np.where(cols["sp"] > 0, tp, 1.0)
     return [
         norm("attention norm", t, h, split),
-        *sequence_attention(kind.attention, h, t, work.sequence, tp, causal=work.causal, fused=work.fused_attention),
+        *sequence_attention(att, h, t, work.sequence, tp, causal=work.causal, fused=work.fused_attention),
         norm("mlp norm", t, h, split),
-        *feed_forward(kind.mlp, h, t, tp, cols["ep"], cols["etp"], tokens_in_group=t / tp * cols["ep"]),
     ]
+
+
+def operators(job: TrainJob, kind: LayerKind, cols: Mapping[str, Column]) -> list[Operator]:
+    """Return the kernels of one layer, in the order of forward."""
+    if isinstance(kind.mlp, Moe):
+        return [*attention_half(job, kind.attention, cols), *experts_half(job, kind.mlp, cols)]
+    dense = dense_mlp(kind.mlp, job.model.hidden, tokens(job, cols), cols["tp"])
+    return [*attention_half(job, kind.attention, cols), *dense]
+
+
+def experts_half(job: TrainJob, moe: Moe, cols: Mapping[str, Column]) -> list[Operator]:
+    """Return the kernels of the experts and of what stands beside them."""
+    tp, t = cols["tp"], tokens(job, cols)
+    return feed_forward(moe, job.model.hidden, t, tp, cols["ep"], cols["etp"], tokens_in_group=t / tp * cols["ep"])
+
+
+def ends(job: TrainJob, cols: Mapping[str, Column]) -> dict[str, list[Operator]]:
+    """Return the kernels of the head, and the projection of a multi-token-prediction module."""
+    t, h, tp = tokens(job, cols), job.model.hidden, cols["tp"]
+    joined = Operator("mtp projection", "gemm", "head", "mlp", m=t, n=h / tp, k=2.0 * h)
+    fused = job.engine.fused_loss or job.work.software.compiled
+    return {"head": head(h, job.model.vocab, t, tp, fused=fused), "mtp": [joined]}
 
 
 def _launches(job: TrainJob, op: Operator) -> Column:
@@ -106,83 +154,61 @@ def redone(job: TrainJob, op: Operator) -> float:
     return 0.0 if op.term == "attention core" else 1.0 if op.kind == "vector" else 0.5
 
 
-def _layer(
-    job: TrainJob, kind: LayerKind, cols: Mapping[str, Column], members: Mapping[str, Column]
-) -> dict[str, Column]:
-    """Seconds, kernels and bytes of one layer of a kind, per micro-batch: forward, backward, what recomputing adds."""
-    zero, listed = np.zeros_like(cols["tp"]), operators(job, kind, cols)
-    out = {f"{way} {name}": zero for name in COMPUTE for way in ("forward", "backward")}
-    named = ("redo selective", "column backward", "weights", "kernels forward", "kernels backward", "kernels selective")
-    out |= dict.fromkeys(named, zero)
+def _seconds(job: TrainJob, halves: Sequence[list[Operator]], rows: int) -> list[list[Seconds]]:
+    """Price the operators of several halves together: seconds forward, of the inputs' and of the weights' gradients."""
+    flat = [op for half in halves for op in half]
+    priced = iter(together(flat, rows, lambda op: (forward_s(op, job.chip), *gradients_s(op, job.chip))))
+    return [[next(priced) for _ in half] for half in halves]
+
+
+def _computed(job: TrainJob, half: Sequence[Operator], seconds: Sequence[Seconds], rows: int) -> dict[str, Column]:
+    """Seconds and kernels of half a layer for one micro-batch: forward, backward, what recomputing adds."""
+    out = {f"{way} {name}": np.zeros(rows) for name in COMPUTE for way in ("forward", "backward")}
+    out |= {name: np.zeros(rows) for name in COUNTED}
     trains = job.work.software.trains == "all"
-    for op in listed:
+    for op, (ahead, inputs, weights) in zip(half, seconds, strict=True):
         share = job.work.imbalance if op.role == "experts" else 1.0
-        launched, ahead = _launches(job, op), forward_s(op, job.chip) * share
-        inputs, weights = (share * part for part in gradients_s(op, job.chip))
-        back = inputs + (weights if trains else 0.0)
-        added = {
-            f"forward {op.term}": ahead,
-            f"backward {op.term}": back,
-            "weights": weights if trains else zero,
-            "redo selective": ahead * redone(job, op),
-            "column backward": back if op.column_parallel else zero,
-            "kernels forward": launched,
-            "kernels backward": BACKWARD_KERNELS[op.kind] * launched,
-            "kernels selective": launched * redone(job, op),
-        }
-        for name, value in added.items():
-            out[name] = out[name] + value
-    last_is_product = job.engine.stops_early and not isinstance(kind.mlp, Moe)
-    out["not redone"] = forward_s(listed[-1], job.chip) if last_is_product else zero
-    out |= _communication(job, kind, cols, members)
-    return {name: np.broadcast_to(value, cols["tp"].shape) for name, value in out.items()}
-
-
-def _communication(
-    job: TrainJob, kind: LayerKind, cols: Mapping[str, Column], members: Mapping[str, Column]
-) -> dict[str, Column]:
-    """Tensor, context and expert communication of one layer and micro-batch, before overlap.
-
-    Sequence parallelism gathers before and reduce-scatters after each of attention and MLP (Korthikanti 2205.05198 §4.2.2);
-    backward gathers the inputs once more for the weight gradient. Without it, each direction all-reduces. The second
-    gather and the reduction of backward are `hideable tp`: see `TP_OVERLAPS`. Context parallelism gathers keys and
-    values. Experts dispatch and combine in each direction; gradients travel in the combine's format.
-    """
-    h, t = job.model.hidden, tokens(job, cols)
-    moe = kind.mlp if isinstance(kind.mlp, Moe) else None
-    sharded = 1.0 + (1.0 if moe is None or moe.shared_intermediate else 0.0)
-    boundary = ACTIVATION_BYTES * t * h
-    gather = collective(job, "all_gather", boundary, members["tp"])
-    scatter = collective(job, "reduce_scatter", boundary, members["tp"])
-    reduce = collective(job, "all_reduce", boundary, members["tp"])
-    sharp = cols["sp"] > 0
-    keys = ACTIVATION_BYTES * t * cols["cp"] * kv_width(kind.attention, cols["tp"])
-    kv_gather = collective(job, "all_gather", keys, members["cp"])
-    kv_scatter = collective(job, "reduce_scatter", keys, members["cp"])
-    out: dict[str, Column] = {
-        "forward tp": sharded * np.where(sharp, gather + scatter, reduce),
-        "backward tp": sharded * np.where(sharp, gather, 0.0),
-        "hideable tp": sharded * np.where(sharp, gather + scatter, reduce),
-        "forward cp": kv_gather,
-        "backward cp": kv_gather + kv_scatter,
-        "forward ep": np.zeros_like(t),
-        "backward ep": np.zeros_like(t),
-        "lent": np.zeros_like(t),
-        "kernels sent": column(COLLECTIVE_KERNELS * (2.0 * sharded * (cols["tp"] > 1) + (cols["cp"] > 1))),
-    }
-    if moe is not None:
-        rows = ACTIVATION_BYTES * t / cols["tp"] * moe.topk * h
-        shared = collective(job, "all_gather", rows * cols["etp"], members["etp"])
-        shared = shared + collective(job, "reduce_scatter", rows * cols["etp"], members["etp"])
-        out |= _exchange(job, moe, t / cols["tp"], rows, members["ep"])
-        out["forward tp"] = out["forward tp"] + shared
-        out["backward tp"] = out["backward tp"] + shared
+        back = share * (inputs + weights if trains else inputs)
+        launched, again = _launches(job, op), redone(job, op)
+        out[f"forward {op.term}"] += share * ahead
+        out[f"backward {op.term}"] += back
+        out["weights"] += share * weights * trains
+        out["redo selective"] += share * ahead * again
+        out["column backward"] += back * op.column_parallel
+        out["kernels forward"] += launched
+        out["kernels backward"] += BACKWARD_KERNELS[op.kind] * launched
+        out["kernels selective"] += launched * again
     return out
 
 
-def _exchange(job: TrainJob, moe: Moe, brought: Column, rows_bytes: Column, members: Column) -> dict[str, Column]:
-    """Dispatch and combine, forward and backward, and the share of multiprocessors that they take meanwhile."""
+def _tensor(job: TrainJob, cols: Mapping[str, Column]) -> tuple[Column, Column]:
+    """Seconds of tensor-parallel communication at one boundary of attention or MLP: entering and leaving, and entering.
+
+    Sequence parallelism gathers before and reduce-scatters after each of attention and MLP (Korthikanti 2205.05198 §4.2.2);
+    backward gathers the inputs once more for the weight gradient. Without it, each direction all-reduces.
+    """
+    boundary, members = ACTIVATION_BYTES * tokens(job, cols) * job.model.hidden, group_members(job.cluster, cols, "tp")
+    gather = collective(job, "all_gather", boundary, members)
+    scatter = collective(job, "reduce_scatter", boundary, members)
+    reduce, sharp = collective(job, "all_reduce", boundary, members), cols["sp"] > 0
+    return np.where(sharp, gather + scatter, reduce), np.where(sharp, gather, 0.0)
+
+
+def _context(job: TrainJob, att: Attention, cols: Mapping[str, Column]) -> tuple[Column, Column]:
+    """Seconds in which context parallelism gathers keys and values, and scatters their gradients."""
+    members = group_members(job.cluster, cols, "cp")
+    keys = ACTIVATION_BYTES * tokens(job, cols) * cols["cp"] * kv_width(att, cols["tp"])
+    return collective(job, "all_gather", keys, members), collective(job, "reduce_scatter", keys, members)
+
+
+def _exchange(job: TrainJob, moe: Moe, cols: Mapping[str, Column]) -> dict[str, Column]:
+    """Dispatch and combine, forward and backward, and the share of multiprocessors that they take meanwhile.
+
+    Gradients travel in the combine's format.
+    """
+    members, brought = group_members(job.cluster, cols, "ep"), tokens(job, cols) / cols["tp"]
     if job.work.software.dispatcher == "alltoall":
+        rows_bytes = ACTIVATION_BYTES * brought * moe.topk * job.model.hidden
         plain = collective(job, "all_to_all", rows_bytes, members)
         dispatch, combine, lent = plain, plain, np.zeros_like(plain)
     else:
@@ -198,20 +224,68 @@ def _exchange(job: TrainJob, moe: Moe, brought: Column, rows_bytes: Column, memb
     }
 
 
-def layer_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
-    """Price every layer kind, the head and the projection of a multi-token-prediction module on what they depend on."""
-    members = {name: group_members(job.cluster, cols, name) for name in ("tp", "cp", "ep", "etp")}
+def _shared_expert(job: TrainJob, moe: Moe, cols: Mapping[str, Column]) -> Column:
+    """Seconds in which the ranks that share an expert gather its rows and scatter their sums."""
+    members = group_members(job.cluster, cols, "etp")
+    rows_bytes = ACTIVATION_BYTES * tokens(job, cols) / cols["tp"] * moe.topk * job.model.hidden * cols["etp"]
+    gather = collective(job, "all_gather", rows_bytes, members)
+    return gather + collective(job, "reduce_scatter", rows_bytes, members)
+
+
+def dense_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
+    """Price what no expert group changes: attention, dense MLPs, tensor and context communication, the head."""
+    kinds, h, t = job.model.layers, job.model.hidden, tokens(job, cols)
+    halves: dict[Any, list[Operator]] = {kind.attention: attention_half(job, kind.attention, cols) for kind in kinds}
+    halves |= {kind.mlp: dense_mlp(kind.mlp, h, t, cols["tp"]) for kind in kinds if isinstance(kind.mlp, Mlp)}
+    halves |= ends(job, cols)
+    seconds = dict(zip(halves, _seconds(job, list(halves.values()), cols.rows), strict=True))
+    parts = {key: _computed(job, half, seconds[key], cols.rows) for key, half in halves.items() if key not in ENDS}
+    both, entering = _tensor(job, cols)
+    out = {f"forward {name}": total(ahead for ahead, _, _ in seconds[name]) for name in ENDS}
+    out |= {f"backward {name}": total(inputs + weights for _, inputs, weights in seconds[name]) for name in ENDS}
+    for index, kind in enumerate(kinds):
+        routed = isinstance(kind.mlp, Moe)
+        sharded = 2.0 if isinstance(kind.mlp, Mlp) or kind.mlp.shared_intermediate else 1.0
+        layer = dict(parts[kind.attention]) if routed else _added(parts[kind.attention], parts[kind.mlp])
+        gathered, scattered = _context(job, kind.attention, cols)
+        layer |= {
+            "not redone": np.zeros(cols.rows) if routed or not job.engine.stops_early else seconds[kind.mlp][-1][0],
+            "forward tp": sharded * both,
+            "backward tp": sharded * entering,
+            "hideable tp": sharded * both,
+            "forward cp": gathered,
+            "backward cp": gathered + scattered,
+            "kernels sent": column(COLLECTIVE_KERNELS * (2.0 * sharded * (cols["tp"] > 1) + (cols["cp"] > 1))),
+            **dict.fromkeys(("forward ep", "backward ep", "lent"), np.zeros(cols.rows)),
+        }
+        out |= {f"{index} {name}": value for name, value in layer.items()}
+    return out
+
+
+def expert_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
+    """Price the experts of every layer kind that has any, and their communication."""
     out: dict[str, Column] = {}
     for index, kind in enumerate(job.model.layers):
-        out |= {f"{index} {name}": value for name, value in _layer(job, kind, cols, members).items()}
-    t, h = tokens(job, cols), job.model.hidden
-    fused = job.engine.fused_loss or job.work.software.compiled
-    last = head(h, job.model.vocab, t, cols["tp"], fused=fused)
-    joined = Operator("mtp projection", "gemm", "head", "mlp", m=t, n=h / cols["tp"], k=2.0 * h)
-    for name, listed in (("head", last), ("mtp", [joined])):
-        out[f"forward {name}"] = total(forward_s(op, job.chip) for op in listed)
-        out[f"backward {name}"] = total(backward_s(op, job.chip) for op in listed)
+        if isinstance(kind.mlp, Moe):
+            half = experts_half(job, kind.mlp, cols)
+            layer = _computed(job, half, _seconds(job, [half], cols.rows)[0], cols.rows)
+            shared = _shared_expert(job, kind.mlp, cols)
+            layer |= {"forward tp": shared, "backward tp": shared, **_exchange(job, kind.mlp, cols)}
+            out |= {f"{index} {name}": value for name, value in layer.items()}
     return out
+
+
+def layer_prices(job: TrainJob, cols: Columns) -> Floor:
+    """Price one layer of every kind, the head and the projection of a multi-token-prediction module."""
+    dense = cols.on_distinct(DENSE_AXES, partial(dense_prices, job), job.known[0])
+    if not any(isinstance(kind.mlp, Moe) for kind in job.model.layers):
+        return dense
+    experts = cols.on_distinct(EXPERT_AXES, partial(expert_prices, job), job.known[1])
+    return dense | _added(dense, experts)
+
+
+def _added(one: Mapping[str, Column], other: Mapping[str, Column]) -> dict[str, Column]:
+    return {name: one[name] + value for name, value in other.items()}
 
 
 def host_s(chip_s: Column, launching_s: Column) -> Column:
@@ -245,7 +319,7 @@ def exposed(job: TrainJob, prices: Mapping[str, Column], index: int, cols: Mappi
     products miss its multiprocessors (`contention`).
     """
     head = f"{index} "
-    get = {name[len(head) :]: value for name, value in prices.items() if name.startswith(head)}
+    get = {name[len(head) :]: prices[name] for name in prices if name.startswith(head)}
     ahead = total(get[f"forward {name}"] for name in COMPUTE)
     back = total(get[f"backward {name}"] for name in COMPUTE)
     full, selective = cols["recompute"] == RECOMPUTE.index("full"), cols["recompute"] == RECOMPUTE.index("selective")

@@ -1,6 +1,6 @@
 """The slowest stage of the best contiguous split, on columns; `parallel.training.layouts` says which layer sits where."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -9,40 +9,49 @@ import numpy.typing as npt
 from parallel.priced import total
 from topo.columns import Column, ColumnLike, column
 
-_BISECTIONS = 22  # halves the bracket [mean, total] to 2.4e-7 of the total, well below any model error
 _SLACK = 1.0 + 1e-12  # sums of equal costs must not miss their own capacity by rounding
 
 Counts = npt.NDArray[np.int64]
-Need = tuple[Sequence[Column], Column, Column]
-"""What one layer of each kind, the first stage and the last stage take of something that a stage has so much of."""
+Need = tuple[Sequence[Column], Column, Column, Column]
+"""What one layer of each kind, the first and the last stage take of something, and how much of it a stage has."""
 
 
-def _fits(needs: Sequence[Need], capacities: Sequence[Column], counts: Sequence[int], stages: Column) -> np.ndarray:
-    """Whether a greedy contiguous fill with those capacities per stage needs at most `stages` stages."""
-    rooms = [capacity - first for (_, first, _), capacity in zip(needs, capacities, strict=True)]
-    used = np.ones_like(capacities[0])
+def _filled(needs: Sequence[Need], counts: Sequence[int]) -> tuple[Column, Column]:
+    """Fill stages greedily with layers in order; return the stages taken, and the least capacity that fills them otherwise.
+
+    The capacity is that of the first need. Stages are filled otherwise as soon as one of them takes a layer more: the one
+    that two kinds share, one full of a single kind, or the last one its end.
+    """
+    costs, _, end, capacity = needs[0]
+    wholes, rooms = [whole for *_, whole in needs], [whole - first for _, first, _, whole in needs]
+    used, beyond = np.ones_like(capacity), np.full_like(capacity, np.inf)
     for kind, count in enumerate(counts):
-        each = [layers[kind] for layers, _, _ in needs]
-        here = np.minimum(_most(rooms, each), count)
+        each, cost = [layers[kind] for layers, *_ in needs], costs[kind]
+        (here, next_here), (alone, next_alone) = _most(rooms, each), _most(wholes, each)
+        here, alone = np.minimum(here, count), np.maximum(alone, 1.0)
         rest = count - here
-        per_stage = np.maximum(_most(capacities, each), 1.0)
-        more = np.ceil(rest / per_stage)
-        left = rest - (more - 1.0) * per_stage
+        more = np.ceil(rest / alone)
+        left = rest - (more - 1.0) * alone
+        shared = np.where(rest > 0, capacity - rooms[0] + next_here * cost, np.inf)
+        beyond = np.minimum(beyond, np.where(more > 1, np.minimum(shared, next_alone * cost), shared))
         rooms = [
-            np.where(rest > 0, capacity - left * cost, room - here * cost)
-            for capacity, room, cost in zip(capacities, rooms, each, strict=True)
+            np.where(rest > 0, whole - left * size, room - here * size)
+            for whole, room, size in zip(wholes, rooms, each, strict=True)
         ]
         used = used + more
-    full = [room < last for (_, _, last), room in zip(needs, rooms, strict=True)]
-    return np.asarray(used + np.logical_or.reduce(full) <= stages)
+    full = np.logical_or.reduce([room < last for (_, _, last, _), room in zip(needs, rooms, strict=True)])
+    return used + full, np.where(full, np.minimum(beyond, capacity - rooms[0] + end), beyond)
 
 
-def _most(rooms: Sequence[Column], each: Sequence[Column]) -> Column:
-    """Return how many layers fit in what is left of everything."""
+def _most(rooms: Sequence[Column], each: Sequence[Column]) -> tuple[Column, Column]:
+    """Return how many layers fit in what is left of everything, and how many would in more of the first; none: infinite."""
     most = np.floor(rooms[0] / each[0])
+    following = most + 1.0
     for room, size in zip(rooms[1:], each[1:], strict=True):
-        most = np.minimum(most, np.floor(room / size))
-    return np.asarray(most)
+        others = np.floor(room / size)
+        following = np.where(others > most, following, np.inf)
+        most = np.minimum(most, others)
+    return most, following
 
 
 def slowest_stage(
@@ -62,7 +71,7 @@ def slowest_stage(
     Minimises ``max over stages of Σ layer times`` over all contiguous splits of the layer list (`counts[i]` layers of
     `costs[i]` seconds, in order), with `first` seconds (embedding) on the first stage and `last` (head, loss, modules
     for multi-token prediction) on the last. The optimum of a contiguous min-max split is the least capacity for which a
-    greedy fill succeeds, found by bisection.
+    greedy fill succeeds: from a lower bound upwards, the capacity grows to the next that fills the stages otherwise.
 
     With several chunks per stage, chunk j of the model sits on stage j mod `stages`. Layers that divide over all chunks
     are split evenly, as Megatron-Core does unless told otherwise; all others are balanced by cost, as recipe authors do
@@ -82,12 +91,12 @@ def slowest_stage(
     --------
     Five layers of one second on two stages: three beside two.
 
-    >>> round(float(slowest_stage([1.0], [5], 2)), 4)
+    >>> float(slowest_stage([1.0], [5], 2))
     3.0
 
     A head worth two layers evens it out: three beside two and the head … or four layers beside one.
 
-    >>> round(float(slowest_stage([1.0], [5], 2, last=2.0)), 4)
+    >>> float(slowest_stage([1.0], [5], 2, last=2.0))
     4.0
 
     Eight layers in two chunks for each of two stages: four layers each, and the head on top.
@@ -95,41 +104,76 @@ def slowest_stage(
     >>> float(slowest_stage([1.0], [8], 2, last=2.0, chunks=2))
     6.0
     """
-    layers, first, last, stages = [column(c) for c in costs], column(first), column(last), column(stages)
-    whole = first + last + total(c * n for c, n in zip(layers, counts, strict=True))
-    heaviest = np.maximum.reduce(np.broadcast_arrays(*layers, first, last))
-    whole, low, limit = np.broadcast_arrays(whole, np.maximum(whole / stages, heaviest), column(limit))
-    needs: list[Need] = [(layers, first, last)]
-    limits = [limit] if len(sizes) else []
-    if limits:
-        needs.append(([column(s) for s in sizes], column(0.0), column(0.0)))
+    slow = balanced_stage(costs, counts, stages, first=first, last=last, sizes=sizes, limit=limit)
+    return even_stage(
+        slow, costs, counts, stages, first=first, last=last, chunks=chunks, order=order, sizes=sizes, limit=limit
+    )
 
-    def fits(capacity: Column) -> np.ndarray:
-        return _fits(needs, [capacity * _SLACK, *limits], counts, stages)
 
-    slow = _least(fits, low, whole)
-    if limits:
-        held = np.maximum.reduce([column(s) for s in sizes])
-        slow = np.where((held <= limit) & fits(whole), slow, np.inf)
-    chunks = column(chunks)
+def balanced_stage(
+    costs: Sequence[ColumnLike],
+    counts: Sequence[int],
+    stages: ColumnLike,
+    *,
+    first: ColumnLike = 0.0,
+    last: ColumnLike = 0.0,
+    sizes: Sequence[ColumnLike] = (),
+    limit: ColumnLike = np.inf,
+) -> Column:
+    """Return the slowest stage of the best contiguous split; arguments as of `slowest_stage`."""
+    kinds = len(costs)
+    given = np.broadcast_arrays(*map(column, (stages, first, last, limit, *costs, *sizes)))
+    slow = np.full(given[0].size, np.inf)
+    held = np.maximum.reduce([np.zeros(given[0].shape), *given[4 + kinds :]]).reshape(-1)
+    left = np.flatnonzero(held <= given[3].reshape(-1))  # a stage takes one layer at least
+    rows = [each.reshape(-1).take(left) for each in given]
+    whole, capacity = _bounds(rows[0], rows[4 : 4 + kinds], counts, rows[1], rows[2])
+    while len(left):
+        most, start, end, room, *each = rows
+        needs: list[Need] = [(each[:kinds], start, end, capacity * _SLACK)]
+        if len(sizes):
+            needs.append((each[kinds:], np.zeros_like(room), np.zeros_like(room), room))
+        used, beyond = _filled(needs, counts)
+        fits = used <= most
+        slow[left[fits]] = capacity[fits]
+        on = np.flatnonzero(~fits & (capacity < whole))
+        left, rows = left[on], [row.take(on) for row in rows]
+        whole, capacity = whole.take(on), np.minimum(beyond, whole).take(on)
+    return column(slow.reshape(given[0].shape))
+
+
+def _bounds(
+    stages: Column, layers: Sequence[Column], counts: Sequence[int], first: Column, last: Column
+) -> tuple[Column, Column]:
+    """Return the seconds of everything, and a bound from below: the mean, the largest piece, a kind spread evenly."""
+    whole = first + last + total(cost * count for cost, count in zip(layers, counts, strict=True))
+    spread = (np.ceil(count / stages) * cost for cost, count in zip(layers, counts, strict=True))
+    return whole, np.maximum.reduce([whole / stages, *layers, first, last, *spread])
+
+
+def even_stage(
+    slow: Column,
+    costs: Sequence[ColumnLike],
+    counts: Sequence[int],
+    stages: ColumnLike,
+    *,
+    first: ColumnLike = 0.0,
+    last: ColumnLike = 0.0,
+    chunks: ColumnLike = 1,
+    order: Sequence[int] = (),
+    sizes: Sequence[ColumnLike] = (),
+    limit: ColumnLike = np.inf,
+) -> Column:
+    """Return the slowest stage of an even split where the layers divide over several chunks, else `slow`."""
+    stages, chunks = column(stages), column(chunks)
     even = (chunks > 1) & (sum(counts) % (stages * chunks) == 0)
     if not np.any(even):
         return slow
     order = tuple(order) or tuple(kind for kind, count in enumerate(counts) for _ in range(count))
-    amounts = [[first, last, *layers], *([column(0.0), column(0.0), *needs[1][0]] for _ in limits)]
-    return _evenly(slow, even, order, stages, chunks, amounts, limit)
-
-
-def _least(fits: Callable[[Column], np.ndarray], low: Column, high: Column) -> Column:
-    """Return the least capacity that fits, between two."""
-    least, low_fits = low, fits(low)
-    low, high = low.copy(), high.copy()
-    for _ in range(_BISECTIONS):
-        middle = 0.5 * (low + high)
-        ok = fits(middle)
-        high = np.where(ok, middle, high)
-        low = np.where(ok, low, middle)
-    return np.where(low_fits, least, high)
+    amounts = [[column(first), column(last), *map(column, costs)]]
+    if len(sizes):
+        amounts.append([column(0.0), column(0.0), *map(column, sizes)])
+    return _evenly(slow, even, order, stages, chunks, amounts, column(limit))
 
 
 @lru_cache(maxsize=1024)
@@ -154,12 +198,18 @@ def _evenly(
 ) -> Column:
     """Put the slowest stage of an even split where the layers divide; `amounts` are seconds, and bytes where limited."""
     shape = np.broadcast_shapes(slow.shape, even.shape)
-    out = np.broadcast_to(slow, shape).copy()
-    even, stages, chunks, limit = (np.broadcast_to(a, shape) for a in (even, stages, chunks, limit))
-    for p, v in set(zip(stages[even].tolist(), chunks[even].tolist(), strict=True)):
-        rows = even & (stages == p) & (chunks == v)
+    out = np.array(np.broadcast_to(slow, shape)).reshape(-1)
+    rows = np.flatnonzero(np.broadcast_to(even, shape))
+
+    def mine(values: Column) -> Column:
+        return np.broadcast_to(values, shape).reshape(-1).take(rows)
+
+    split, which = np.unique(np.stack([mine(stages), mine(chunks)]), axis=1, return_inverse=True)
+    limit, given = mine(limit), [np.stack([mine(values) for values in each]) for each in amounts]
+    for group, (p, v) in enumerate(split.T.tolist()):
+        here = np.flatnonzero(which == group)
         held = _even_stages(order, int(p), int(v))
-        loads = [(held @ np.stack([np.broadcast_to(a, shape)[rows] for a in each])).max(axis=0) for each in amounts]
-        fits = loads[1] <= limit[rows] if len(loads) > 1 else True
-        out[rows] = np.where(fits, loads[0], out[rows])
-    return out
+        loads = [(held @ each[:, here]).max(axis=0) for each in given]
+        fits = loads[1] <= limit[here] if len(loads) > 1 else True
+        out[rows[here]] = np.where(fits, loads[0], out[rows[here]])
+    return out.reshape(shape)

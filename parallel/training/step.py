@@ -1,15 +1,20 @@
 """One training step: layer prices, then stages, then the step. Each floor is priced on the columns that it depends on.
 
-    layer   tp sp cp ep etp micro_batch used        operators, tensor, context and expert communication
-    link    + order pp dp                           hops between stages, gradient reduction
-    stage   + recompute ep_overlap                  a layer of each kind, and all of them
-    pipe    + vpp schedule                          placement of layers, micro-batches, bubble
-    step    + zero                                  exposed reduction, memory
+    layer      used tp sp cp ep etp micro_batch     operators, tensor, context and expert communication
+    stack      + recompute ep_overlap               all layers, one micro-batch
+    hop        used order tp cp dp pp micro_batch   one message between stages
+    reduction  used order tp cp ep etp dp pp        gradients of the fullest stage
+    stage      stack, hop and reduction             mean stage, all micro-batches
+    placed     + vpp                                placement of layers, slowest stage
+    pipe       + schedule                           bubble, memory
+    step       + zero                               exposed reduction, optimizer
 
-`terms` are exposed seconds that add up to the step exactly; `busy` is the same work before overlap.
+`terms` are exposed seconds that add up to the step exactly; `busy` is the same work before overlap. What depends on the
+ZeRO stage is priced for all of them at once, in arrays of shape (ZeRO stages, rows), and each row takes its own.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
@@ -22,13 +27,13 @@ from parallel.models import flops_per_token_forward, layer_order
 from parallel.operators import ACTIVATION_BYTES
 from parallel.placement import group_members
 from parallel.priced import Priced, total
-from parallel.strategy import Columns
+from parallel.strategy import Columns, Floor
 from parallel.training import footprint
 from parallel.training.layer import COMPUTE, TrainJob, collective, exposed, layer_prices, tokens
 from parallel.training.layouts import Layout
 from parallel.training.splits import place
-from parallel.training.stages import slowest_stage
-from topo.columns import Column, ColumnLike, column
+from parallel.training.stages import balanced_stage, even_stage
+from topo.columns import Column, ColumnLike
 
 SCHEDULES: tuple[str, ...] = (
     "interleaved",
@@ -47,29 +52,38 @@ DEFAULTS = {
     "zero": 1,
 }
 LAYER_AXES = ("used", "tp", "sp", "cp", "ep", "etp", "micro_batch")
-LINK_AXES = (*LAYER_AXES, "order", "dp", "pp")
-STAGE_AXES = (*LINK_AXES, "recompute", "ep_overlap")
-PIPELINE_AXES = (*STAGE_AXES, "vpp", "schedule")
-NAMED = (*COMPUTE, "recompute", "tp", "cp", "ep", "contention", "host")
-#: what the step still needs of its stages
-KEPT = (
-    *("slow", "total", "forward share", "stage layers", *footprint.LOADS),
-    *("reduce dp", "reduce edp", "gather dp", "gather edp"),
-)
+STACK_AXES = (*LAYER_AXES, "recompute", "ep_overlap")
+HOP_AXES = ("used", "order", "tp", "cp", "dp", "pp", "micro_batch")
+REDUCTION_AXES = ("used", "order", "tp", "cp", "ep", "etp", "dp", "pp")
+STAGE_AXES = (*STACK_AXES, "order", "dp", "pp")
+PLACED_AXES = (*STAGE_AXES, "vpp")
+PIPELINE_AXES = (*PLACED_AXES, "schedule")
+ZERO = np.arange(4)[:, None]
+"""Every ZeRO stage, before the rows."""
+TALK = ("tp", "cp", "ep")
+NAMED = (*COMPUTE, "recompute", *TALK, "contention", "host")
+TERMS = (*NAMED, "imbalance", "bubble", "pp", "dp", "optimizer", "step")
+SHARDED = ("contention", "dp", "optimizer")
+"""Terms that depend on the ZeRO stage."""
 
 
-def link_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
-    """Price the hop between stages and the reduction of the fullest stage's gradients."""
-    t = tokens(job, cols)
+def hop_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
+    """Price one message between two pipeline stages."""
     spans = group_members(job.cluster, cols, "pp")
-    hop_bytes = ACTIVATION_BYTES * t * job.model.hidden / cols["tp"]
+    hop_bytes = ACTIVATION_BYTES * tokens(job, cols) * job.model.hidden / cols["tp"]
     hop = farthest(hop_bytes, spans, path(job.cluster, "send_recv", "nccl"))
-    out = {"hop": np.where(cols["pp"] > 1, hop, 0.0), **memory.stage_parameters(job.model, cols)}
-    for group, held in (("dp", out["dense parameters"]), ("edp", out["expert parameters"])):
-        members = group_members(job.cluster, cols, group)
-        out[f"reduce {group}"] = collective(job, "reduce_scatter", job.work.gradient_bytes * held, members)
-        out[f"gather {group}"] = collective(job, "all_gather", ACTIVATION_BYTES * held, members)
-        out[group] = members[-1]
+    return {"hop": np.where(cols["pp"] > 1, hop, 0.0)}
+
+
+def reduction_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
+    """Price the reduction of the fullest stage's gradients, and the gathering of its weights."""
+    out, groups = memory.stage_parameters(job.model, cols), ("dp", "edp")
+    members = np.stack([group_members(job.cluster, cols, group) for group in groups], axis=1)
+    held = np.stack([out["dense parameters"], out["expert parameters"]])
+    reduce = collective(job, "reduce_scatter", job.work.gradient_bytes * held, members)
+    gather = collective(job, "all_gather", ACTIVATION_BYTES * held, members)
+    for index, group in enumerate(groups):
+        out |= {f"reduce {group}": reduce[index], f"gather {group}": gather[index]}
     return out
 
 
@@ -96,14 +110,13 @@ def modules_trained(job: TrainJob) -> float:
     return float(job.model.mtp_layers if job.work.software.mtp else 0)
 
 
-def stage_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
-    """Add the layers up: everything that does not depend on their placement, the schedule and ZeRO stage.
+def stack_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
+    """Add the layers up for one micro-batch.
 
     A multi-token-prediction module is one more layer of the last kind with a projection and a head of its own; all of
     it sits on the last stage (DeepSeek-V3, 2412.19437 §2.2).
     """
-    prices = cols.on_distinct(LAYER_AXES, lambda sub: layer_prices(job, sub))
-    links = cols.on_distinct(LINK_AXES, lambda sub: link_prices(job, sub))
+    prices = cols.on_distinct(LAYER_AXES, partial(layer_prices, job))
     kinds, modules = job.model.layers, modules_trained(job)
     per_layer, times, (ahead, back) = _timed(job, prices, cols)
     counts = [kind.count + modules * (kind is kinds[-1]) for kind in kinds]
@@ -116,20 +129,31 @@ def stage_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
     out["total"] = total(value for name, value in out.items() if _shown(name))
     out |= {f"layer {index}": seconds for index, seconds in enumerate(times)}
     out["end"] = ahead + back + modules * times[-1]
-    return out | links
+    return out
 
 
-def _slowest(job: TrainJob, s: Mapping[str, Column], cols: Mapping[str, Column]) -> Column:
-    """Seconds of the slowest stage when the layers are placed on pp stages of vpp chunks."""
-    kinds = job.model.layers
-    return slowest_stage(
-        [s[f"layer {index}"] for index in range(len(kinds))],
-        [kind.count for kind in kinds],
-        cols["pp"],
-        last=s["end"],
-        chunks=cols["vpp"],
-        order=layer_order(job.model) if job.model.pattern else (),
+def stage_prices(job: TrainJob, cols: Columns) -> Floor:
+    """Return all of one micro-batch, and of what a stage holds, that placement of layers, schedule and ZeRO leave alone."""
+    return (
+        cols.on_distinct(STACK_AXES, partial(stack_prices, job))
+        | cols.on_distinct(HOP_AXES, partial(hop_prices, job))
+        | cols.on_distinct(REDUCTION_AXES, partial(reduction_prices, job))
+        | footprint.stage_floor(job.model, job.work, cols)
     )
+
+
+def mean_stage(job: TrainJob, cols: Columns) -> Floor:
+    """Run all micro-batches through the mean stage: its terms, ``m/pp`` times those of all layers."""
+    s = stage_prices(job, cols)
+    m, pp = job.work.global_batch / (cols["dp"] * cols["micro_batch"]), cols["pp"]
+    share = job.work.software.installation * m / pp
+    out = {f"term {name}": s[name] * share for name in NAMED}
+    out |= {f"busy {name}": np.maximum(s[f"busy {name}"] * share, out[f"term {name}"]) for name in TALK}
+    out["work"] = total(out[f"term {name}"] for name in NAMED if name not in SHARDED)
+    kinds = range(len(job.model.layers))
+    times, counts = [s[f"layer {index}"] for index in kinds], [kind.count for kind in job.model.layers]
+    out["used"] = cols["tp"] * cols["cp"] * pp * cols["dp"]
+    return s | out | {"microbatches": m, "balanced": balanced_stage(times, counts, pp, last=s["end"])}
 
 
 def placement(job: TrainJob, cols: Columns) -> Layout:
@@ -141,6 +165,32 @@ def placement(job: TrainJob, cols: Columns) -> Layout:
     per_kind = [float(seconds[0]) for seconds in times]
     stages, chunks = int(cols["pp"][0]), int(cols["vpp"][0])
     return place(layer_order(job.model), per_kind, stages, chunks, last=last_s, mtp=modules)
+
+
+def placed_prices(job: TrainJob, cols: Columns) -> Floor:
+    """Place the layers: the slowest stage, what it takes beyond the mean, the mean of the others, and the reduction.
+
+    The closed form of a schedule takes equal stages; it gets the mean of the others, which fills and drains the pipe.
+    """
+    s, kinds, pp = cols.on_distinct(STAGE_AXES, partial(mean_stage, job)), job.model.layers, cols["pp"]
+    slow = even_stage(
+        s["balanced"],
+        [s[f"layer {index}"] for index in range(len(kinds))],
+        [kind.count for kind in kinds],
+        pp,
+        last=s["end"],
+        chunks=cols["vpp"],
+        order=layer_order(job.model) if job.model.pattern else (),
+    )
+    ahead, weights = s["forward share"] / s["total"], s["weights share"] / s["total"]
+    rest = (s["total"] - slow) / np.maximum(pp - 1.0, 1.0)
+    installed = job.work.software.installation
+    beyond = np.where(pp > 1, installed * s["microbatches"] * np.maximum(slow - s["total"] / pp, 0.0), 0.0)
+    times = {"slow": slow, "forward": rest * ahead, "backward": rest * (1.0 - ahead), "weight gradient": rest * weights}
+    s = s | times | {"term imbalance": beyond}
+    reduced, shown = (installed * seconds for seconds in _reduction(job, s, cols | {"zero": ZERO}))
+    contended = s["term contention"] + job.fitted.shared["contention"] * (reduced - shown)
+    return s | {"busy dp": reduced, "term dp": shown, "term contention": contended}
 
 
 def _reduction(job: TrainJob, s: Mapping[str, Column], cols: Mapping[str, Column]) -> tuple[Column, Column]:
@@ -171,42 +221,46 @@ def _reduction(job: TrainJob, s: Mapping[str, Column], cols: Mapping[str, Column
     return reduce + gather, shown
 
 
-def _bubbles(cols: Mapping[str, Column], microbatches: Column, *times: ColumnLike) -> Column:
-    """Bubble of each row by its schedule; `times`: forward, backward, hop and weight gradient of a stage.
+def _bubbles(cols: Columns, m: Column, hop: Column, *times: Column) -> tuple[Column, Column]:
+    """Bubble of each row by its schedule, without hops and with; `times`: forward, backward, weight gradient of a stage.
 
     Interleaving with hops that outlast a chunk is priced by its closed form, which is then a lower bound.
     """
-    rows = np.broadcast_arrays(cols["pp"], microbatches, cols["vpp"], *(column(time) for time in times))
-    out = np.array(PIPELINES["interleaved"].bubble_s(*rows))
-    codes = cols["schedule"]
-    for code in np.unique(codes[codes > 0]).astype(int).tolist():
-        mine = codes == code
-        out[mine] = bubble_s(SCHEDULES[code], *(row[mine] for row in rows))[0]
-    return column(np.where(cols["pp"] > 1, out, 0.0))
+    schedules, code = cols.distinct(("schedule",))
+    still, moving = np.zeros(cols.rows), np.zeros(cols.rows)
+    for index, schedule in enumerate(schedules["schedule"].astype(int).tolist()):
+        mine = np.flatnonzero((code == index) & (cols["pp"] > 1))
+        pp, vpp, some, c, f, b, w = (row.take(mine) for row in (cols["pp"], cols["vpp"], m, hop, *times))
+        for out, hops in ((still, 0.0), (moving, c)):
+            out[mine] = _bubble(SCHEDULES[schedule], pp, some, vpp, f, b, hops, w)
+    return still, moving
 
 
-def pipeline_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
-    """Run the micro-batches through the stages: every term but the reduction and the update, which depend on ZeRO too.
+def _bubble(schedule: str, *given: ColumnLike) -> Column:
+    """Bubble of a schedule: its own closed form for interleaving, else exact."""
+    return PIPELINES[schedule].bubble_s(*given) if schedule == SCHEDULES[0] else bubble_s(schedule, *given)[0]
+
+
+def pipeline_prices(job: TrainJob, cols: Columns) -> Floor:
+    """Run the micro-batches through the stages: the bubble with and without hops, and what each stage holds.
 
     ``m·slowest stage + bubble``, told as mean stage (by operator kind), `imbalance` of the slowest over it, and `bubble`.
-    The closed form of the schedule takes equal stages; it gets the mean of the others, which fills and drains the pipe.
     """
-    s = cols.on_distinct(STAGE_AXES, lambda sub: stage_prices(job, sub))
-    s["slow"] = _slowest(job, s, cols)
-    pp, vpp = cols["pp"], cols["vpp"]
-    m = job.work.global_batch / (cols["dp"] * cols["micro_batch"])
-    share = m / pp
-    out = {f"term {name}": s[name] * share for name in NAMED}
-    out["term imbalance"] = np.where(pp > 1, m * np.maximum(s["slow"] - s["total"] / pp, 0.0), 0.0)
-    ahead, weights = s["forward share"] / s["total"], s["weights share"] / s["total"]
-    rest = (s["total"] - s["slow"]) / np.maximum(pp - 1.0, 1.0)
-    given = (rest * ahead, rest * (1.0 - ahead))
-    out["term bubble"] = _bubbles(cols, m, *given, 0.0, rest * weights)
-    waits = np.where(pp > 1, 2.0 * m * vpp * job.engine.boundary_s, 0.0)
-    out["term pp"] = _bubbles(cols, m, *given, s["hop"], rest * weights) - out["term bubble"] + waits
-    out |= {f"busy {name}": s[f"busy {name}"] * share for name in ("tp", "cp", "ep")} | {"microbatches": m}
-    s |= footprint.stage_loads(job.model, job.work, cols, SCHEDULES)
-    return out | {name: s[name] for name in KEPT}
+    s = cols.on_distinct(PLACED_AXES, partial(placed_prices, job))
+    pp, m, installed = cols["pp"], s["microbatches"], job.work.software.installation
+    bubble, moving = _bubbles(cols, m, s["hop"], s["forward"], s["backward"], s["weight gradient"])
+    waits = np.where(pp > 1, 2.0 * m * cols["vpp"] * job.engine.boundary_s, 0.0)
+    out = {"term bubble": installed * bubble, "term pp": installed * (moving - bubble + waits)}
+    out["piped"] = s["work"] + s["term imbalance"] + out["term bubble"] + out["term pp"]
+    loads, every = footprint.active_bytes(s, job.work, cols, SCHEDULES), cols | {"zero": ZERO}
+    out["term optimizer"] = installed * optimizer_s(job, footprint.updated_parameters(loads, every))
+    return s | out | footprint.step_memory(loads, every, job.work)
+
+
+def optimizer_s(job: TrainJob, updated: Column) -> Column:
+    """Seconds in which the optimizer streams its state: ``updated parameters · 30 bytes / streamed rate``."""
+    streamed_Bps = job.chip.accelerator.hbm_Bps * job.chip.kernels["bf16"].hbm_efficiency
+    return memory.UPDATE_TRAFFIC * updated / streamed_Bps * (job.work.software.trains == "all")
 
 
 def price(job: TrainJob, cols: Columns) -> Priced:
@@ -223,22 +277,13 @@ def price(job: TrainJob, cols: Columns) -> Priced:
         from the work that hides it), `imbalance` of the stages, `bubble`, `dp`, `optimizer`, `step`.
     """
     cols = cols.filled(DEFAULTS)
-    s = cols.on_distinct(PIPELINE_AXES, lambda sub: pipeline_prices(job, sub))
-    terms = {name: s[f"term {name}"] for name in (*NAMED, "imbalance", "bubble", "pp")}
-    busy = terms | {name: s[f"busy {name}"] for name in ("tp", "cp", "ep")}
-    busy["dp"], terms["dp"] = _reduction(job, s, cols)
-    terms["contention"] = terms["contention"] + job.fitted.shared["contention"] * (busy["dp"] - terms["dp"])
-    updated_bytes = memory.UPDATE_TRAFFIC * footprint.updated_parameters(s, cols)
-    streamed_Bps = job.chip.accelerator.hbm_Bps * job.chip.kernels["bf16"].hbm_efficiency
-    terms["optimizer"] = updated_bytes / streamed_Bps * (job.work.software.trains == "all")
-    terms["step"] = np.full_like(terms["dp"], job.fitted.shared["step_s"])
-    installed = job.work.software.installation
-    terms = {name: installed * value for name, value in terms.items()}
-    busy |= {name: terms[name] for name in ("contention", "optimizer", "step")}
-    busy = {name: np.maximum(value, terms[name]) for name, value in busy.items()}
-    seconds = total(terms.values())
-    used = cols["tp"] * cols["cp"] * cols["pp"] * cols["dp"]
-    flops = 3.0 * model_flops(job) * job.work.tokens / (seconds * used)
+    s = cols.on_distinct(PIPELINE_AXES, partial(pipeline_prices, job))
+    zero = cols["zero"].astype(np.int64)
+    s = s | {"term step": np.full(cols.rows, job.work.software.installation * job.fitted.shared["step_s"])}
+    terms = {name: s.chosen(f"term {name}", zero) if name in SHARDED else s[f"term {name}"] for name in TERMS}
+    busy = terms | {name: s[f"busy {name}"] for name in TALK} | {"dp": s.chosen("busy dp", zero)}
+    seconds = s["piped"] + total(terms[name] for name in (*SHARDED, "step"))
+    used, flops = s["used"], 3.0 * model_flops(job) * job.work.tokens / (seconds * s["used"])
     extra = {
         "gpus_used": used,
         "microbatches": s["microbatches"],
@@ -246,7 +291,8 @@ def price(job: TrainJob, cols: Columns) -> Priced:
         "mfu": flops / job.chip.peak(job.chip.format("mlp")),
         "mfu_bf16": flops / job.chip.accelerator.peak_flops["bf16"],
     }
-    return Priced(seconds, terms, busy, footprint.step_memory(s, cols, job.work), extra)
+    held = {name: s.chosen(name, zero) for name in footprint.HOLDERS}
+    return Priced(seconds, terms, busy, held, extra)
 
 
 def model_flops(job: TrainJob) -> float:

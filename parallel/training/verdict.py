@@ -17,6 +17,7 @@ from parallel.priced import Priced
 from parallel.strategy import Columns
 from parallel.training import footprint
 from parallel.training.activations import MODES
+from parallel.training.step import SCHEDULES
 from parallel.workload import TrainWorkload
 
 Row = Mapping[str, float]
@@ -120,7 +121,7 @@ def verdict(
     """
     cols = Columns.of(**row)
     places = [place for place in PLACES if place == "last" or row["pp"] > {"first": 1, "inner": 2}[place]]
-    held = footprint.by_stage(model, work, cols)
+    held = footprint.by_stage(model, work, cols, SCHEDULES)
     stages = {place: {name: float(value[0]) for name, value in held[place].items()} for place in places}
     found = Verdict(capacity_bytes, stages)
     if found.fits or reprice is None:

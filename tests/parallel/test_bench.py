@@ -8,6 +8,7 @@ from topo import bench as topo_bench
 
 KEYS = {
     "train_points_per_s_per_core",
+    "train_moe_points_per_s_per_core",
     "serve_points_per_s_per_core",
     "rejected_per_s",
     "terms_per_point",
@@ -30,7 +31,9 @@ KEYS = {
 
 @pytest.fixture
 def document(monkeypatch):
-    monkeypatch.setattr(bench, "BLOCK", 1 << 13)
+    monkeypatch.setattr(bench, "BLOCK", 1 << 10)
+    monkeypatch.setattr(bench, "PLACES", 2)
+    monkeypatch.setattr(bench, "RUN", 1)
     monkeypatch.setattr(bench, "topo_bench", lambda: topo_bench.bench(4096, 1024, 1024))
     monkeypatch.setattr(bench, "collectives_bench", lambda: collectives_bench.bench(64, 128, 1024))
     monkeypatch.setattr(bench, "REPEATS", 1)

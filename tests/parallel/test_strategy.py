@@ -31,9 +31,9 @@ def rows_of(table: Table, names: list[str]) -> list[tuple[float, ...]]:
     return list(zip(*(table[name] for name in names), strict=True))
 
 
-@pytest.fixture(params=[1 << 22, 0], ids=["table of presence", "sort"])
+@pytest.fixture(params=[64, 0], ids=["table of presence", "sort"])
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strategy, "_DENSE_TABLE", request.param)
+    monkeypatch.setattr(strategy, "_SPARSE", request.param)
 
 
 # --- columns ------------------------------------------------------------------------------------------------------
@@ -183,3 +183,65 @@ def test_filling_adds_the_missing_columns_alone() -> None:
     assert block["tp"].tolist() == [1, 2, 4]
     assert block["sp"].tolist() == [1, 1, 1]
     assert block.filled({"tp": 3}) is block
+
+
+# --- trees --------------------------------------------------------------------------------------------------------
+
+
+@quick
+@given(axes, st.data())
+def test_a_tree_of_any_rows_equals_the_same_rows_without_one(levels: list[list[int]], data: st.DataObject) -> None:
+    space = Space(tuple((f"axis {i}", tuple(map(float, values))) for i, values in enumerate(levels)))
+    index = np.array(data.draw(st.lists(st.integers(0, space.size - 1), max_size=200)), dtype=np.int64)
+    names = data.draw(st.lists(st.sampled_from([name for name, _ in space.axes]), unique=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strategy, "_FEW", 1)
+        tree = space.at(index)
+    parts = zip(space.axes, np.unravel_index(index, space.shape), strict=True)
+    flat = {name: np.array(values, dtype=np.float64)[code].tolist() for (name, values), code in parts}
+    assert list(tree) == list(flat)
+    assert {name: tree[name].tolist() for name in tree} == flat
+    sub, where = tree.distinct(names)
+    rows = set(zip(*(flat[name] for name in names), strict=True)) if names else set(index[:0].tolist())
+    assert not names or sorted(zip(*(sub[name].tolist() for name in names), strict=True)) == sorted(rows)
+    assert all(sub[name][where].tolist() == flat[name] for name in names)
+    picked = data.draw(st.lists(st.integers(0, len(index) - 1), max_size=20)) if len(index) else []
+    some = tree.take(np.array(picked, dtype=np.int64))
+    assert {name: some[name].tolist() for name in some} == {name: [flat[name][i] for i in picked] for name in flat}
+
+
+def test_prices_of_a_slower_floor_pass_through_the_floors_above() -> None:
+    block = Columns.of(tp=[1, 2, 2, 1], pp=[1, 1, 4, 4], zero=[0, 1, 0, 1])
+
+    def stage(cols: Columns) -> strategy.Floor:
+        layer = cols.on_distinct(["tp"], lambda sub: {"layer": 10 * sub["tp"], "same": 10 * sub["tp"]})
+        return layer | {"stage": layer["layer"] / cols["pp"], "same": cols["pp"]}
+
+    floor = block.on_distinct(["tp", "pp"], stage)
+    assert set(floor) == {"layer", "same", "stage"}
+    assert len(floor) == 3
+    assert floor["layer"].tolist() == [10, 20, 20, 10]
+    assert floor["stage"].tolist() == [10, 20, 5, 2.5]
+    assert floor["same"].tolist() == [1, 1, 4, 4]
+    with pytest.raises(KeyError):
+        floor["none"]
+
+
+def test_each_row_takes_its_choice_of_a_price_of_several() -> None:
+    block = Columns.of(tp=[1, 2, 2], zero=[0, 0, 1])
+    floor = block.on_distinct(["tp"], lambda sub: {"held": np.stack([sub["tp"], 10 * sub["tp"]])})
+    which = block["zero"].astype(np.int64)
+    assert floor.chosen("held", which).tolist() == [1, 2, 20]
+    assert (floor | {"held": floor["held"]}).chosen("held", which).tolist() == [1, 2, 20]
+
+
+def test_a_memo_keeps_the_last_few_blocks() -> None:
+    memo, priced = strategy.Memo(2), []
+
+    def price(cols: Columns) -> dict[str, np.ndarray]:
+        priced.append(cols["tp"].tolist())
+        return {"x": cols["tp"]}
+
+    for tp in (1, 2, 1, 3, 3, 1):
+        assert Columns.of(tp=tp, pp=7).on_distinct(["tp"], price, memo)["x"].tolist() == [tp]
+    assert priced == [[1], [2], [3], [1]]
