@@ -27,6 +27,9 @@ BESIDE_POOLS = {
 T = TypeVar("T", bound=BaseModel)
 
 
+Seconds = Annotated[float, BeforeValidator(quantity("seconds")), Field(gt=0)]
+
+
 class Section(BaseModel):
     """A section of the file: unknown fields are faults."""
 
@@ -111,8 +114,8 @@ class ServeWorkloadFile(Section):
 
     isl: PositiveInt | None = None
     osl: PositiveInt | None = None
-    tpot_s: PositiveFloat | None = None
-    ttft_s: PositiveFloat | None = None
+    tpot_s: Seconds | None = Field(None, description="limit on the time per output token: 50ms, or in seconds")
+    ttft_s: Seconds | None = Field(None, description="limit on the time to the first token")
     precision: Literal[tuple(RECIPES)] | None = None  # type: ignore[valid-type]
     kv_bytes: PositiveFloat | None = None
     imbalance: PositiveFloat | None = None
@@ -134,7 +137,7 @@ class RunFile(Section):
     unit_mtbf_h: PositiveFloat | None = Field(
         None, description="accelerator-hours between interruptions [default: the catalogue's]"
     )
-    restart_s: Annotated[float, BeforeValidator(quantity("seconds"))] | None = Field(
+    restart_s: Seconds | None = Field(
         None, description="from an interruption to the next step [default: 10min]"
     )
     checkpoint_Bps: Annotated[float, BeforeValidator(quantity("bandwidth"))] | None = Field(

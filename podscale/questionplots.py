@@ -214,11 +214,11 @@ def _ticks(place: Scale, held: Mapping[str, Any]) -> list[tuple[float, str]]:
 
 def _bands(curve: Mapping[str, Any]) -> Iterator[tuple[float, float, str]]:
     """Yield the stretches of the figure with who is ahead there."""
-    points = curve["points"]
-    edges = [points[0]["value"], *(found["value"] for found in curve["break_evens"]), points[-1]["value"]]
-    ahead = [points[0]["ahead"], *(found["after"] for found in curve["break_evens"])]
-    for (low, high), who in zip(pairwise(edges), ahead, strict=True):
-        yield low, high, who
+    for one, other in pairwise(curve["points"]):
+        between = [found["value"] for found in curve["break_evens"] if one["value"] < found["value"] <= other["value"]]
+        if between:
+            yield one["value"], between[0], one["ahead"]
+        yield between[0] if between else one["value"], other["value"], other["ahead"]
 
 
 def _ratio(document: Mapping[str, Any], top: float) -> tuple[list[str], float]:

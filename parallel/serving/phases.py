@@ -40,6 +40,7 @@ from parallel.workload import ServeWorkload
 from topo.columns import Column
 
 COMPUTE = ("attention", "attention core", "kv read", "mlp", "shared expert", "experts", "vector", "head")
+ROUNDING = 1e-12  # of the same sum in two orders
 LAYER_AXES = ("used", "tp", "ep", "microbatches", "batch")
 
 
@@ -281,8 +282,9 @@ def price(job: ServeJob, phase_name: str, cols: Columns) -> Priced:
     terms = {name: s[name] for name in named}
     busy = {**terms, "ep": s["busy ep"]}
     loop = s["total"] + pp * s["hop"] if phase_name == "decode" else s["total"] + (pp - 1.0) * s["hop"]
-    seconds = np.maximum(pp * s["slow"], loop) if phase_name == "decode" else loop
-    held_up = seconds > loop
+    slowest = pp * s["slow"] if phase_name == "decode" else np.zeros_like(loop)
+    held_up = slowest > loop * (1.0 + ROUNDING)
+    seconds = np.where(held_up, slowest, loop)
     terms["imbalance"] = np.where(held_up, seconds - s["total"], 0.0)
     terms["pp"] = np.where(held_up, 0.0, loop - s["total"])
     busy["imbalance"], busy["pp"] = terms["imbalance"], np.maximum(terms["pp"], pp * s["hop"])

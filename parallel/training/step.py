@@ -80,8 +80,9 @@ def reduction_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
     out, groups = memory.stage_parameters(job.model, cols), ("dp", "edp")
     members = np.stack([group_members(job.cluster, cols, group) for group in groups], axis=1)
     held = np.stack([out["dense parameters"], out["expert parameters"]])
-    reduce = collective(job, "reduce_scatter", job.work.gradient_bytes * held, members)
-    gather = collective(job, "all_gather", ACTIVATION_BYTES * held, members)
+    called = held > 0  # a dense model has no experts to reduce
+    reduce = called * collective(job, "reduce_scatter", job.work.gradient_bytes * held, members)
+    gather = called * collective(job, "all_gather", ACTIVATION_BYTES * held, members)
     for index, group in enumerate(groups):
         out |= {f"reduce {group}": reduce[index], f"gather {group}": gather[index]}
     return out
