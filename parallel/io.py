@@ -87,6 +87,7 @@ def _canonical(name: str) -> str:
     return name.strip().lower().replace("_", "-").replace(" ", "-")
 
 
+@cache
 def model_names() -> tuple[str, ...]:
     """Return the names of the models that ship, sorted.
 

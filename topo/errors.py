@@ -37,6 +37,10 @@ class SpecError(PodscaleError, ValueError):
         self.faults = tuple(faults)
         super().__init__("\n".join(map(str, self.faults)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes with the faults, not with their text."""
+        return type(self), (self.faults,)
+
 
 class InfeasibleError(PodscaleError, ValueError):
     """The request is well formed, yet nothing satisfies it: names the limit, the excess and the nearest that fits.
@@ -48,3 +52,7 @@ class InfeasibleError(PodscaleError, ValueError):
     def __init__(self, what: str, limit: str, by: str, nearest: str = "") -> None:
         self.what, self.limit, self.by, self.nearest = what, limit, by, nearest
         super().__init__(f"{what}: {limit} cannot be met: {by}." + (f" {nearest}." if nearest else ""))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes with the fields, not with their text."""
+        return type(self), (self.what, self.limit, self.by, self.nearest)

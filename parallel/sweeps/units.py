@@ -1,6 +1,5 @@
 """What executors carry: a run of strategies of one cell of a plan goes out, a reduced result comes back."""
 
-import copyreg
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -8,11 +7,7 @@ from parallel.sweeps.evaluate import evaluate, head, prepare, step
 from parallel.sweeps.found import Found, merge
 from parallel.sweeps.sampling import sampled
 from parallel.sweeps.task import Task
-from topo.errors import InfeasibleError, PodscaleError, SpecError
-
-# Why a cell cannot be priced travels between processes: an exception pickles its message, these need their fields.
-copyreg.pickle(SpecError, lambda error: (SpecError, (error.faults,)))
-copyreg.pickle(InfeasibleError, lambda error: (InfeasibleError, (error.what, error.limit, error.by, error.nearest)))
+from topo.errors import PodscaleError
 
 
 class Plan(Protocol):
