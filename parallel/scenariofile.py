@@ -137,9 +137,7 @@ class RunFile(Section):
     unit_mtbf_h: PositiveFloat | None = Field(
         None, description="accelerator-hours between interruptions [default: the catalogue's]"
     )
-    restart_s: Seconds | None = Field(
-        None, description="from an interruption to the next step [default: 10min]"
-    )
+    restart_s: Seconds | None = Field(None, description="from an interruption to the next step [default: 10min]")
     checkpoint_Bps: Annotated[float, BeforeValidator(quantity("bandwidth"))] | None = Field(
         None, description="rate at which the whole job writes [default: the catalogue's]"
     )
