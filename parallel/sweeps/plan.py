@@ -160,9 +160,16 @@ def _billed(key: str) -> Callable[[Cluster], float]:
     return value
 
 
+def _ports(cluster: Cluster) -> float:
+    from topo.ports import ports
+
+    return float(sum(row.used for row in ports(cluster.blueprint)))
+
+
 FIGURES: Final[Mapping[str, Figure]] = {
     "power_W": Figure("W", _billed("power_W")),
     "price_usd": Figure("USD", _billed("price_usd")),
+    "ports": Figure("switch ports", _ports),
     "accelerators": Figure("", lambda cluster: float(cluster.accelerators)),
 }
 """Figures of a cluster that `limits` of a sweep may name; watts and dollars are those of the parts whose figure is public."""

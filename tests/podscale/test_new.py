@@ -194,5 +194,5 @@ def test_the_sweep_starter_is_a_sweep_as_it_stands_and_with_every_line_in_use(tm
     assert (asked.cells, asked.space, asked.budget) == (9, "usual", 0)
     assert full.cells == asked.cells * 2 * 4 * 2
     assert (full.budget, full.ask.most, full.ask.histogram) == (100_000, 3, True)
-    assert dict(full.limits) == {"power_W": 5e6, "price_usd": 1e8}
+    assert dict(full.limits) == {"power_W": 5e6, "price_usd": 1e8, "ports": 1e5}
     assert full.ask.limits == (("memory_bytes", 150e9),)

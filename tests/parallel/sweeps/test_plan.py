@@ -232,3 +232,11 @@ def test_the_whole_space_holds_the_usual_one() -> None:
 def test_json_of_the_settings_is_plain() -> None:
     asked = sweep_of()
     assert json.loads(json.dumps(asked.settings(7))) == asked.settings(7)
+
+
+def test_a_limit_on_switch_ports_counts_those_in_use() -> None:
+    """One NVL72 rack: 18 NVLink switches of 72 ports."""
+    cluster = build(load("gb200-nvl72"))
+    FIGURES["ports"].check(cluster, 18 * 72)
+    with pytest.raises(InfeasibleError, match="1,296 switch ports"):
+        FIGURES["ports"].check(cluster, 18 * 72 - 1)
