@@ -200,8 +200,12 @@ class _Reader:
     unused: list[tuple[str, int, str]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    test: _Test = field(default_factory=lambda: _Test(""))
+    test: _Test = field(init=False)
     held: str = ""
+
+    def __post_init__(self) -> None:
+        """Begin with the test that is named outside: a log may do without comments."""
+        self.test = _Test(self.hint)
 
     def line(self, number: int, text: str, last: bool) -> None:
         """Take one line, its launcher's prefix removed."""

@@ -282,3 +282,15 @@ def test_a_wrong_table_is_told(tmp_path: Path, text: str, words: str) -> None:
     file.write_text(text)
     with pytest.raises(SpecError, match=words):
         read_log(file)
+
+
+def test_a_test_named_outside_holds_for_a_log_without_its_comments(tmp_path):
+    file = tmp_path / "bare.txt"
+    file.write_text(
+        "#       size         count      type   redop    root     time   algbw   busbw #wrong     time   algbw   busbw #wrong\n"
+        "#        (B)    (elements)                               (us)  (GB/s)  (GB/s)            (us)  (GB/s)  (GB/s)\n"
+        "     1048576        262144     float     sum      -1    50.00   20.97   36.70      0    50.00   20.97   36.70      0\n",
+        encoding="utf-8",
+    )
+    [point] = read_log(file, 8, "all_reduce").points
+    assert (point.op, point.ranks, point.size_bytes, point.seconds) == ("all_reduce", 8, 2**20, pytest.approx(50e-6))

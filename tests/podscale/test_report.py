@@ -4,7 +4,14 @@ from html.parser import HTMLParser
 
 import pytest
 
-from podscale import charts, draw, palette, report
+from clusters import kernels, software
+from parallel.compare import CompareRequest, compare
+from parallel.explain.point import Point
+from parallel.explain.scene import scene_of
+from parallel.questions.sensitivity import sensitivity
+from parallel.serving.engines import held_out
+from podscale import charts, draw, palette, report, reportparts
+from podscale.door import plain
 from topo.errors import SpecError
 
 
@@ -18,7 +25,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.attributes += [(tag, name, value) for name, value in attrs]
-        if tag not in ("meta", "br", "col", "rect", "path"):
+        if tag not in ("meta", "br", "col", "rect", "path", "input"):
             self.stack.append(tag)
         if tag == "script" and ("type", "application/json") in attrs:
             self.data.append(dict(attrs)["data-chart"])
@@ -127,3 +134,103 @@ def test_every_colour_of_a_chart_is_in_its_key(document, text):
     for name, colour in charts.key(figure):
         assert colour.startswith("#")
         assert f"</span>{name}</li>" in text
+
+
+@pytest.fixture(scope="module")
+def priced():
+    """A real comparison, small: its rows carry the points that the further parts of a report are priced from."""
+    return plain(compare(CompareRequest(gpus=512, domains=(8, 64), global_batch=2048)))
+
+
+@pytest.fixture(scope="module")
+def told(priced):
+    return {part["phase"]: part for part in reportparts.parts(priced["rows"])}
+
+
+@pytest.fixture(scope="module")
+def whole(priced):
+    return report.html(priced)
+
+
+def test_parts_are_about_the_fastest_row_of_each_phase(priced, told):
+    assert list(told) == ["train", "prefill", "decode"]
+    for phase, part in told.items():
+        rows = [row for row in priced["rows"] if row["phase"] == phase]
+        assert part["strategy"] == max(rows, key=lambda row: row["tokens_per_s_per_gpu"])["strategy"]
+
+
+def test_rows_without_a_point_have_no_further_parts(document):
+    assert reportparts.parts(document["rows"]) == []
+
+
+def test_purchases_gain_what_sensitivity_says(told, priced):
+    best = max((row for row in priced["rows"] if row["phase"] == "decode"), key=lambda row: row["tokens_per_s_per_gpu"])
+    asked = sensitivity(Point.from_dict(best["point"]), search=False)["rows"]
+    expected = {row["title"]: row["gain"] for row in asked if row["figure"] != "accelerators" and row["gain"]}
+    gains = {row["title"]: row["gain"] for row in told["decode"]["buys"]["rows"]}
+    assert gains
+    assert gains == {name: pytest.approx(expected[name]) for name in gains}
+    assert list(gains.values()) == sorted(gains.values(), reverse=True)
+
+
+def test_no_operator_is_above_its_roofs(told):
+    for part in told.values():
+        drawn = part["roofline"]
+        assert sum(each["share"] for each in drawn["operators"]) < 1.0
+        for each in drawn["operators"]:
+            assert each["reached"] <= min(each["roof"], each["flops_per_byte"] * drawn["bandwidth"]) * (1 + 1e-9)
+            assert each["moved_Bps"] <= drawn["bandwidth"] * (1 + 1e-9)
+            assert each["bound"] in charts.BOUNDS
+
+
+def test_roofline_draws_every_operator_that_multiplies_and_each_roof_once(told):
+    drawn = told["decode"]["roofline"]
+    figure = charts.roofline(drawn)
+    dots = [trace for trace in figure.data if trace.mode == "markers+text"]
+    assert sum(len(trace.x) for trace in dots) == sum(each["reached"] > 0 for each in drawn["operators"])
+    assert len(figure.data) - len(dots) == len(set(drawn["roofs"].values()))
+    assert charts.roofline({**drawn, "operators": []}) is None
+
+
+def test_pipelines_too_large_to_be_read_are_left_out_and_said_so(told, priced, monkeypatch):
+    assert told["decode"]["timeline"] is None
+    drawn = told["train"]["timeline"]
+    assert "<svg" in drawn["svg"]
+    assert "micro-batches" in drawn["note"]
+    monkeypatch.setattr(reportparts, "MOST_BOXES", 1)
+    row = reportparts.fastest(priced["rows"])[0]
+    left_out = reportparts.timeline(scene_of(Point.from_dict(row["point"]).settled))
+    assert left_out["svg"] == ""
+    assert "left out" in left_out["note"]
+
+
+def test_errors_shown_are_those_stored_beside_the_constants(told):
+    backing = {group["set"]: group for group in told["decode"]["backing"] if group["set"] in ("gemm", "serving")}
+    held = kernels.table()["measured"]["gb200"][backing["gemm"]["group"].split()[1]]["held_out"]
+    assert [backing["gemm"][name] for name in ("median", "p90")] == [held["median"], held["p90"]]
+    assert backing["serving"]["median"] == held_out()["part"]["gb200"]["tpot_median"]
+    whole_steps = told["train"]["backing"][0]
+    assert whole_steps["band"] == software.document()["bands"]["megatron-core, experts"]["all"]
+    for part in told.values():
+        assert sum(group["share"] or 0.0 for group in part["backing"]) == pytest.approx(1.0)
+
+
+def test_report_holds_all_parts_and_every_split_once(whole, priced):
+    page = Page(whole)
+    assert not page.stack
+    assert not page.unbalanced
+    assert len(whole.encode()) < 8e6
+    for title in ("What to buy next", "Roofline of every operator", "The pipeline of", "Every split worth having"):
+        assert title in whole
+    assert [name for name in page.data if name.startswith("roofline")] == ["roofline-0", "roofline-1", "roofline-2"]
+    assert "Accuracy: " in whole
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    splits = re.search(r'<table id="splits".*?</table>', whole, flags=re.DOTALL).group(0)
+    points = [(row["phase"], row["domain"], json.dumps(row["strategy"])) for row in priced["rows"]]
+    points += [
+        (front["phase"], front["domain"], json.dumps(point["strategy"]))
+        for front in priced["frontiers"]
+        for point in front["points"]
+    ]
+    assert splits.count("<tr>") - 1 == len(set(points))
