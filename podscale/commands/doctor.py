@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -98,6 +97,8 @@ def requirement(text: str) -> tuple[str, str, str]:
 
 def _wanted() -> list[tuple[str, str, str]]:
     """Return what podscale's own metadata ask for."""
+    from importlib import metadata
+
     try:
         return [requirement(text) for text in metadata.requires("podscale") or ()]
     except metadata.PackageNotFoundError:
@@ -105,6 +106,8 @@ def _wanted() -> list[tuple[str, str, str]]:
 
 
 def _installed(name: str) -> str | None:
+    from importlib import metadata
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -112,6 +115,8 @@ def _installed(name: str) -> str | None:
 
 
 def _python() -> Iterator[Finding]:
+    from importlib import metadata
+
     version = ".".join(map(str, sys.version_info[:3]))
     try:
         least = (metadata.metadata("podscale")["Requires-Python"] or "").removeprefix(">=")
