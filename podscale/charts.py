@@ -1,4 +1,4 @@
-"""The report's charts as Plotly figures: where the time goes, throughput against interactivity, memory per GPU.
+"""The report's charts as Plotly figures: where the time goes, throughput against interactivity, memory, rooflines.
 
 Text and grid get their colours from the page's style sheet, so that a chart follows light, dark and print. The key of the
 colours is the page's too (`key`): it flows on a phone, where a chart's own would cover its axis.
@@ -7,6 +7,7 @@ colours is the page's too (`key`): it flows on a phone, where a chart's own woul
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import plotly.graph_objects as go
@@ -202,3 +203,73 @@ def memory(rows: Rows, hbm_bytes: float | None) -> go.Figure | None:
         note = {"annotation_text": f"HBM {words.scaled(hbm_bytes, 'B')}", "annotation_position": "top left"}
         figure.add_vline(x=hbm_bytes / 1e9, line=_MARK, **note)
     return figure
+
+
+BOUNDS = {"compute": palette.COMPUTING[0], "memory": palette.FAMILIES[2][2][0], "launch": palette.FAMILIES[3][2][0]}
+"""Colour of the operators that each part of the chip bounds."""
+_ROOFS = ("#e08a1e", "#d6549b", "#8a7be0", "#8d9a3a")
+_NAMED = 0.05  # share of a step from which an operator's name is written
+
+
+def roofline(drawn: Mapping[str, Any]) -> go.Figure | None:
+    """Draw FLOP/s reached against FLOP per byte of every operator that multiplies, under the roofs of its chip.
+
+    `drawn` is a roofline of `podscale.reportparts`; the area of a dot is the operator's share of the step.
+    """
+    dots = [each for each in drawn["operators"] if each["reached"]]
+    if not dots:
+        return None
+    figure = go.Figure()
+    ends = [0.7 * min(dot["flops_per_byte"] for dot in dots), 1.6 * max(dot["flops_per_byte"] for dot in dots)]
+    ends[1] = max(ends[1], 2.0 * max(drawn["roofs"].values()) / drawn["bandwidth"])
+    for roof, colour in zip(sorted(set(drawn["roofs"].values())), cycle(_ROOFS), strict=False):
+        knee = roof / drawn["bandwidth"]
+        places = [min(ends[0], 0.5 * knee), knee, ends[1]]
+        formats = ", ".join(name.upper() for name, peak in drawn["roofs"].items() if peak == roof)
+        figure.add_scatter(
+            name=f"roof of {formats}: {words.scaled(roof, 'FLOP/s')}, {words.scaled(drawn['bandwidth'], 'B/s')}",
+            x=places,
+            y=[min(roof, place * drawn["bandwidth"]) / 1e12 for place in places],
+            mode="lines",
+            line={"color": colour, "width": 1.8},
+            hoverinfo="skip",
+        )
+    for bound, colour in BOUNDS.items():
+        if chosen := [dot for dot in dots if dot["bound"] == bound]:
+            figure.add_scatter(**_dots(chosen, bound, colour))
+    figure.update_layout(**_layout(430, "FLOP per byte (logarithmic)", "TFLOP/s reached (logarithmic)"))
+    figure.update_layout(hovermode="closest")
+    digits = (1,) if ends[1] > 100.0 * ends[0] else (1, 2, 5)  # a phone has room for no more
+    ticks = [digit * 10.0**power for power in range(-4, 8) for digit in digits]
+    figure.update_xaxes(type="log", tickvals=ticks)
+    figure.update_yaxes(type="log", tickvals=ticks)
+    return figure
+
+
+def _dots(operators: Rows, bound: str, colour: str) -> dict[str, Any]:
+    """Return the operators that one part of the chip bounds; names stand above the faster ones, below the others."""
+    named = sorted(float(each["reached"]) for each in operators if each["share"] >= _NAMED) or [0.0]
+    middle = named[len(named) // 2]
+    return {
+        "name": f"bound by {bound}",
+        "x": [each["flops_per_byte"] for each in operators],
+        "y": [each["reached"] / 1e12 for each in operators],
+        "mode": "markers+text",
+        "text": [each["operator"] if each["share"] >= _NAMED else "" for each in operators],
+        "textposition": ["top center" if each["reached"] >= middle else "bottom center" for each in operators],
+        "textfont": {"size": 12},
+        "cliponaxis": False,
+        "line": {"color": colour},
+        "marker": {"color": colour, "size": [6 + 44 * math.sqrt(each["share"]) for each in operators]}
+        | {"opacity": 0.75, "line": {"color": "rgba(255,255,255,.6)", "width": 0.7}},
+        "customdata": [
+            [
+                each["operator"],
+                each["format"].upper(),
+                *map(words.percent, (each["share"], each["reached"] / each["roof"])),
+            ]
+            for each in operators
+        ],
+        "hovertemplate": "<b>%{customdata[0]}</b> (%{customdata[1]})<br>%{x:,.3~g} FLOP per byte<br>%{y:,.3~g} TFLOP/s, "
+        "%{customdata[3]} of its roof<br>%{customdata[2]} of the step<extra></extra>",
+    }

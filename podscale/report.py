@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from podscale import __version__, palette, render, words
+from podscale import __version__, palette, questionwords, render, reportparts, words
 from podscale.door import plain, to_json
 from topo.errors import Fault, SpecError
 
@@ -47,15 +47,19 @@ def html(document: Mapping[str, Any]) -> str:
     from plotly.offline import get_plotlyjs
 
     document = plain(document)
+    parts = reportparts.parts(document["rows"])
     page: str = _template().render(
         version=__version__,
         document=document,
         setting=render.setting(document),
         colours=_by_text(palette.of_wirings(_domains(document))),
-        headline=_headline(document),
+        headline=_headline(document, parts),
         wirings=_wirings(document),
         phases=_phases(document),
-        charts=_charts(document),
+        charts=_charts(document, parts),
+        parts=parts,
+        phase_names=words.PHASES,
+        splits=_splits(document),
         exchange=render.exchange_groups(document.get("exchange") or []),
         checks=render.check_lines(document.get("exchange_checks") or []),
         assumptions=document.get("assumptions") or [],
@@ -99,6 +103,9 @@ def environment(folder: Path) -> Any:
         rest_of=words.rest_of,
         latency=words.latency,
         reason=render.reason,
+        about=_about,
+        dollars=words.dollars,
+        gain=questionwords.gain,
     )
     return found
 
@@ -113,8 +120,9 @@ def _by_text(colours: Mapping[int, str]) -> dict[str, str]:
     return {str(domain): colour for domain, colour in colours.items()}
 
 
-def _headline(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the speed of every wiring in each phase, for the bars at the top."""
+def _headline(document: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the speed of every wiring in each phase, for the bars at the top, and what was measured of the whole."""
+    whole = {part["phase"]: [group for group in part["backing"] if group["share"] is None] for part in parts}
     shown = []
     for phase in _phases(document):
         rates = [row["tokens_per_s_per_gpu"] if not row.get("infeasible") else None for row in phase["rows"]]
@@ -123,7 +131,8 @@ def _headline(document: Mapping[str, Any]) -> list[dict[str, Any]]:
             {"domain": row["domain"], "rate": rate, "ratio": row["ratio"], "share": (rate or 0.0) / most}
             for row, rate in zip(phase["rows"], rates, strict=True)
         ]
-        shown.append({"title": words.PHASES[phase["name"]].capitalize(), "bars": bars})
+        title = words.PHASES[phase["name"]].capitalize()
+        shown.append({"title": title, "bars": bars, "backing": whole.get(phase["name"], [])})
     return shown
 
 
@@ -161,7 +170,22 @@ def _wirings(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _charts(document: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def _splits(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the best rows and every point of a frontier, each split of a wiring once."""
+    points = [{**front, **point} for front in document.get("frontiers") or () for point in front.get("points") or ()]
+    found: dict[str, dict[str, Any]] = {}
+    for row in [*document["rows"], *points]:
+        if not row.get("infeasible"):
+            name, time = words.latency(row)
+            held = {**{key: row[key] for key in ("phase", "domain", "strategy", "tokens_per_s_per_gpu")}, "time": time}
+            found.setdefault(to_json([row["phase"], row["domain"], row["strategy"]]), {**held, "time_name": name})
+    order = list(words.PHASES)
+    return sorted(
+        found.values(), key=lambda row: (order.index(row["phase"]), row["domain"], -row["tokens_per_s_per_gpu"])
+    )
+
+
+def _charts(document: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Return the figures as JSON, by section of the page."""
     from podscale import charts
 
@@ -180,6 +204,7 @@ def _charts(document: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
             for phase in charts.AXES
         ],
         "memory": [("", charts.memory(rows, work.get("hbm_bytes") or _hbm_bytes(rows)))],
+        "roofline": [(_about(part), charts.roofline(part["roofline"])) for part in parts],
     }
     return {
         section: [
@@ -194,6 +219,15 @@ def _charts(document: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         ]
         for section, figures in drawn.items()
     }
+
+
+def _about(part: Mapping[str, Any]) -> str:
+    """Say which row a part is about.
+
+    >>> _about({"phase": "decode", "domain": 72, "strategy": {"tp": 1, "ep": 72, "pp": 1, "dp": 64}})
+    'Decode, domain of 72, EP72 TP1 PP1 DP64'
+    """
+    return f"{words.PHASES[part['phase']].capitalize()}, domain of {part['domain']:,}, {words.split(part['strategy'])}"
 
 
 def _limit(phase: str, work: Mapping[str, Any]) -> tuple[float, str] | None:
