@@ -162,7 +162,7 @@ def test_the_file_that_new_sweep_writes_is_a_sweep(read: Read) -> None:
     assert everything.ask.most == 3
     assert everything.ask.histogram
     assert everything.budget == 100_000
-    assert dict(everything.limits) == {"power_W": 5e6, "price_usd": 1e8}
+    assert dict(everything.limits) == {"power_W": 5e6, "price_usd": 1e8, "ports": 1e5}
 
 
 def uncommented(text: str) -> list[str]:
