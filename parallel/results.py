@@ -5,25 +5,18 @@ from typing import Any
 from clusters.software import interval, regime
 from clusters.tunings import tuning
 from parallel.models import Moe
-from parallel.placement import ORDERS, domain_size
-from parallel.precision import RECIPES, recipe
+from parallel.placement import domain_size
+from parallel.precision import recipe
 from parallel.priced import Priced
 from parallel.roofline import chip
 from parallel.serving.phases import stage_ranks
 from parallel.strategy import Columns
+from parallel.sweeps.spaces import NAMES
 from parallel.sweeps.task import PHASES, Bound
-from parallel.training.layer import RECOMPUTE
 from parallel.training.step import SCHEDULES
 from topo.columns import Column
 
 NO_INTERVAL = "no interval: no measured residuals stand behind this regime yet (see podscale validate)"
-
-NAMED: dict[str, tuple[str, ...]] = {
-    "recompute": RECOMPUTE,
-    "order": ORDERS,
-    "precision": tuple(RECIPES),
-    "schedule": SCHEDULES,
-}
 
 #: What each term says about the wiring, and what would shorten it.
 STOPS: dict[str, str] = {
@@ -55,7 +48,7 @@ STOPS: dict[str, str] = {
 def strategy_of(bound: Bound, cols: Columns, index: int) -> dict[str, Any]:
     """Return one strategy with names for coded columns, and the sizes that follow."""
     row: dict[str, Any] = cols.row(index)
-    for name, names in NAMED.items():
+    for name, names in NAMES.items():
         if name in row:
             row[name] = names[int(row[name])]
     row["ranks_per_domain"] = row.pop("used")

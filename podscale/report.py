@@ -32,10 +32,21 @@ def write(document: Mapping[str, Any], path: str | Path) -> Path:
     SpecError
         If the place cannot be written to.
     """
+    return write_page(html(document), path)
+
+
+def write_page(text: str, path: str | Path) -> Path:
+    """Write a page and return where it stands; its folder is made.
+
+    Raises
+    ------
+    SpecError
+        If the place cannot be written to.
+    """
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(html(document), encoding="utf-8")
+        target.write_text(text, encoding="utf-8")
     except OSError as error:
         fault = Fault("--report", str(target), f"cannot be written ({error.strerror})", "choose another place")
         raise SpecError([fault]) from error

@@ -14,10 +14,9 @@ from typing import Any
 
 from podscale import __version__, frontplot, palette, render, words
 from podscale.door import plain
-from podscale.report import environment
+from podscale.report import environment, write_page
 from podscale.sweepgrid import Grid, axis, bends, flips, grids, panel_title, setting, slower_for, summary, verdict
 from podscale.sweepwords import counted, refused, regrets
-from topo.errors import Fault, SpecError
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_PANELS = 12
@@ -37,14 +36,7 @@ def write(document: Mapping[str, Any], path: str | Path) -> Path:
     SpecError
         If the place cannot be written to.
     """
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(html(document), encoding="utf-8")
-    except OSError as error:
-        fault = Fault("--report", str(target), f"cannot be written ({error.strerror})", "choose another place")
-        raise SpecError([fault]) from error
-    return target
+    return write_page(html(document), path)
 
 
 def html(document: Mapping[str, Any]) -> str:

@@ -17,8 +17,8 @@ from parallel.explain.point import Point
 from parallel.explain.scene import Scene
 from parallel.placement import domain_size, fillings
 from parallel.priced import Priced
-from parallel.results import NAMED
 from parallel.strategy import Columns
+from parallel.sweeps.spaces import NAMES
 from parallel.sweeps.task import PHASES
 from parallel.training.step import DEFAULTS
 from topo.errors import PodscaleError
@@ -112,7 +112,7 @@ def named(strategy: dict[str, float]) -> dict[str, Any]:
     >>> named({"tp": 8, "recompute": 2})
     {'tp': 8, 'recompute': 'full'}
     """
-    return {name: NAMED[name][int(value)] if name in NAMED else value for name, value in strategy.items()}
+    return {name: NAMES[name][int(value)] if name in NAMES else value for name, value in strategy.items()}
 
 
 def _split_rows(point: Point, base: Outcome, changes: list[Change]) -> list[dict[str, Any]]:

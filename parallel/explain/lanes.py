@@ -25,7 +25,6 @@ from parallel.training.step import SCHEDULES, placement
 from topo.columns import Column
 from topo.errors import InfeasibleError
 
-LANES: Final = ("compute", "communication")
 BEFORE: Final = ("vector", "attention", "attention core", "kv read")
 """Operators of a layer before its tokens go to the experts."""
 MOST_ACTIONS: Final = 200_000

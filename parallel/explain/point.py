@@ -43,7 +43,7 @@ class Point:
     Attributes
     ----------
     phase : train, prefill or decode
-    strategy : one number for each raw column of the phase (codes for names, as `parallel.results.NAMED` orders them)
+    strategy : one number for each raw column of the phase (codes for names, as `parallel.sweeps.spaces.NAMES` orders them)
     exchange : assumptions of the expert exchange, where they differ from those of the full model
     """
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from parallel.strategy import Index
 from topo.columns import Column
 
-Index = npt.NDArray[np.int64]
 BINS_PER_DECADE: Final = 20
 DECADES: Final = (-9, 12)
 """Histograms have fixed bins, so that those of two blocks add up: 20 to a decade, from 1e-9 to 1e12."""

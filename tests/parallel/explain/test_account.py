@@ -21,7 +21,7 @@ from parallel.explain.scene import ServeScene, TrainScene, scene_of
 from parallel.explain.serving import serve_equations
 from parallel.explain.training import train_equations
 from parallel.io import read_model
-from parallel.results import NAMED
+from parallel.sweeps.spaces import NAMES
 from parallel.training.step import SCHEDULES
 from parallel.workload import ServeWorkload, Software, TrainWorkload
 from topo.errors import SpecError
@@ -219,7 +219,7 @@ def raw(strategy: dict[str, Any]) -> dict[str, float]:
     codes = {"schedule": {"1f1b": 0.0}}
     held = {name: value for name, value in strategy.items() if name not in ("attention_dp", "ranks_per_domain")}
     return {
-        name: codes.get(name, {}).get(value, float(NAMED[name].index(value)) if value in NAMED.get(name, ()) else 0.0)
+        name: codes.get(name, {}).get(value, float(NAMES[name].index(value)) if value in NAMES.get(name, ()) else 0.0)
         if isinstance(value, str)
         else float(value)
         for name, value in held.items()
