@@ -58,7 +58,7 @@ class TrainingConstants:
     ----------
     engines : engine classes by name
     sustained : part or generation -> share of its microbenchmarked rate that BF16 products keep up in training
-    formats : generation -> number format -> the same of that format, over BF16's
+    formats : family of generations -> number format, or `narrow` for all below BF16 -> the same of it, over BF16's
     attention : kernel -> generation -> share of the BF16 peak, forward, on long sequences
     shared : `attention_backward` (over forward), `attention_ramp` (tokens at which attention runs at half its rate),
         `grouped` (rate of an expert's product among others over that of the same product alone), `contention` (what a
@@ -79,7 +79,10 @@ class TrainingConstants:
         True
         """
         own = next((name for name in (part.name, part.generation) if name in self.sustained), "default")
-        return self.sustained[own] * self.formats.get(part.generation, {}).get(fmt, 1.0)
+        if fmt == "bf16":
+            return self.sustained[own]
+        family = self.formats.get(part.generation.split("-")[0], {})
+        return self.sustained[own] * family.get(fmt, family.get("narrow", 1.0))
 
     def attention_forward(self, kernel: str, generation: str) -> float:
         """Return the share of the BF16 peak that a fused attention kernel reaches forward on long sequences."""

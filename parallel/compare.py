@@ -48,14 +48,15 @@ class CompareRequest:
     """What to compare; every field has a documented default. With `cluster`, the hardware comes from that file.
 
     Without `domains`, `DOMAINS` are compared; of a cluster its own and those of `DOMAINS` that its switches can make. A
-    cluster of unlike pools is compared pool by pool, or `pool` names one of them.
+    cluster of unlike pools is compared pool by pool, or `pool` names one of them. `nic` is a rate in bytes per second, or a
+    NIC of the catalogue.
     """
 
     model: str = "deepseek-v3"
     accelerator: str = "gb200"
     domains: tuple[int, ...] | None = None
     gpus: int = 4608
-    nic: float | None = None
+    nic: float | str | None = None
     oversubscription: float = 1.0
     isl: int = 4096
     osl: int = 1024
@@ -244,17 +245,23 @@ def _nothing(found: Found) -> dict[str, Any]:
 
 
 def front_points(task: Task, found: Found) -> list[dict[str, Any]]:
-    """Return throughput against interactivity, at most a curve's worth of points."""
+    """Return throughput against interactivity, at most a curve's worth of points.
+
+    A point's `band` is the 90 % band of measured/predicted times: at its ends the point lies at times that much longer, and
+    at rates that much lower.
+    """
     if len(found.front) == 0 or task.phase == "train":
         return []
     pick = np.unique(np.linspace(0, len(found.front) - 1, FRONT_POINTS).astype(np.int64))
     bound = Bound.of(task)
     cols = bound.at(found.front[pick])
+    seconds = bound.price(cols).seconds
     return [
         {
             "tokens_per_s_per_user" if task.phase == "decode" else "ttft_s": x if task.phase == "decode" else 1.0 / x,
             "tokens_per_s_per_gpu": y,
             "tpot_s": 1.0 / x if task.phase == "decode" else None,
+            "band": results.band_of(bound, cols, row, float(seconds[row]))[0],
             "strategy": results.strategy_of(bound, cols, row),
         }
         for row, (x, y) in enumerate(found.front_values[pick].tolist())

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from clusters import figures
 from parallel.configs import FAMILIES, model_from_config
 from parallel.models import Model, Moe, active_parameters, kv_bytes_per_token, layer_count, parameters
 from parallel.validation.model_cases import Inexpressible, model_from_case
@@ -66,12 +67,22 @@ def read_json(path: Path | str) -> dict[str, Any]:
     return _mapping(value, path, "JSON object: {...}")
 
 
+def _parsed(text: str) -> Any:
+    """Parse YAML fast; what is wrong is read again by the slow parser, which says more exactly where."""
+    import yaml
+
+    try:
+        return figures.read_yaml(text)
+    except yaml.YAMLError:
+        return yaml.safe_load(text)
+
+
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """Return the mapping in a YAML file (scenario, sweep, model); a `SpecError` with the place of a syntax error."""
     import yaml
 
     try:
-        value = yaml.safe_load(read_text(path))
+        value = _parsed(read_text(path))
     except yaml.YAMLError as error:
         mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -4,11 +4,11 @@ from typing import Any
 
 from clusters.software import interval, regime
 from clusters.tunings import tuning
-from parallel.models import Moe
 from parallel.placement import domain_size
-from parallel.precision import recipe
+from parallel.precision import RECIPES, recipe
 from parallel.priced import Priced
 from parallel.roofline import chip
+from parallel.serving.bands import around, has_experts, width_of
 from parallel.serving.phases import stage_ranks
 from parallel.strategy import Columns
 from parallel.sweeps.spaces import NAMES
@@ -40,6 +40,7 @@ STOPS: dict[str, str] = {
     "bubble": "the pipeline bubble: more micro-batches or fewer stages",
     "pp": "hops between pipeline stages",
     "kv_transfer": "moving key-value caches to the pool that decodes: more bandwidth between the pools, or smaller passes",
+    "reload": "caches of earlier visits on their way back: a faster memory, more of a fast one, or loading layer by layer",
     "dp": "gradient reduction that backward cannot hide: more scale-out bandwidth",
     "optimizer": "the optimizer's memory traffic",
 }
@@ -89,19 +90,28 @@ def row_of(bound: Bound, cols: Columns, priced: Priced, index: int) -> dict[str,
         "memory_share": sum(memory.values()) / bound.cluster.accelerator.usable_bytes,
         "bottleneck": bottleneck,
         "stops": stops(bound, cols, priced, index),
-        **_interval(bound, seconds),
+        **interval_of(bound, cols, priced, index),
         "infeasible": None,
         "warnings": warnings_of(bound, cols, index),
     }
 
 
-def _interval(bound: Bound, seconds: float) -> dict[str, Any]:
-    """Return the 90 % interval of a step from the measured runs of its regime, or why there is none."""
-    if bound.task.phase != "train":
-        return {"interval": None, "interval_note": NO_INTERVAL}
-    routed = any(isinstance(kind.mlp, Moe) for kind in bound.task.model.layers)
-    found = interval(seconds, regime(bound.task.train.software.engine, routed))
-    return {"interval": list(found) if found else None, "interval_note": None if found else NO_INTERVAL}
+def band_of(bound: Bound, cols: Columns, index: int, seconds: float) -> tuple[tuple[float, float] | None, str | None]:
+    """Return the 90 % band about a step or a pass, as factors on its times, and what it rests on; or None, and why."""
+    routed = has_experts(bound.task.model)
+    if bound.task.phase == "train":
+        found = interval(1.0, regime(bound.task.train.software.engine, routed))
+        return found, None if found else NO_INTERVAL
+    name = tuple(RECIPES)[int(cols["precision"][index])] if "precision" in cols else bound.task.serve.precision
+    width = width_of(recipe(name), routed=routed)
+    return around(bound.task.phase, width, bound.cluster.accelerator.name, int(stage_ranks(cols)[index]), seconds)
+
+
+def interval_of(bound: Bound, cols: Columns, priced: Priced, index: int) -> dict[str, Any]:
+    """Return the 90 % interval of the time that a row is judged by: its step, TTFT or TPOT."""
+    judged = float(PHASES[bound.task.phase].latency(priced)[index])
+    found, note = band_of(bound, cols, index, float(priced.seconds[index]))
+    return {"interval": [judged * end for end in found] if found else None, "interval_note": note}
 
 
 def warnings_of(bound: Bound, cols: Columns, index: int) -> list[str]:

@@ -17,6 +17,8 @@ from topo.columns import Column, ColumnLike, column
 from topo.errors import Fault, SpecError
 
 FLASH_BACKWARD_FLOPS = 2.5  # five products where forward has two (FlashAttention-2, 2307.08691 §4.1)
+TWO_PASSES = ("fp8", "fp8-row", "nvfp4")
+"""Formats with a scale for a whole tensor or row: its largest value is looked for before it is cast (current scaling)."""
 WIDER = ("fp4", "fp8", "bf16")  # what a part without one precision computes in: the next
 
 
@@ -79,10 +81,25 @@ def chip(accelerator: Accelerator, recipe: Recipe) -> Chip:
     )
 
 
+def cast_bytes(fmt: Format) -> float:
+    """Bytes moved for each value of an operand that a training step casts, once for all its products.
+
+    BF16 is read, twice where a scale needs the largest value first, and two copies are written: one along each side of the
+    matrix, for the product that follows and for the weight's gradient (Transformer Engine, rowwise and columnwise data).
+
+    >>> [cast_bytes(FORMATS[name]) for name in ("bf16", "fp8", "mxfp8")]
+    [0.0, 6.0, 4.0625]
+    """
+    if fmt.peak == "bf16":
+        return 0.0
+    return ACTIVATION_BYTES * (2.0 if fmt.name in TWO_PASSES else 1.0) + 2.0 * fmt.bytes_per_value
+
+
 def trained(machine: Chip, fitted: TrainingConstants, software: Software) -> Chip:
     """Return the chip as a training step of seconds finds it.
 
-    Its products keep up `fitted.rate` of their microbenchmark, less where the cluster caps the part's power; the core of
+    Its products keep up `fitted.rate` of their microbenchmark, less where the cluster caps the part's power, and cast each
+    operand once (`cast_bytes`), where the microbenchmark casts the activations of every product; the core of
     attention runs at its kernel's share of the peak; memory-bound operations move what the engine's kernels move. The
     products of experts are launched one by one (Transformer Engine's GroupedLinear, cuBLAS on several streams).
     """
@@ -94,7 +111,9 @@ def trained(machine: Chip, fitted: TrainingConstants, software: Software) -> Chi
     return replace(
         machine,
         kernels={
-            fmt: under_load(replace(model, sustained=capped * fitted.rate(part, fmt)))
+            fmt: under_load(
+                replace(model, sustained=capped * fitted.rate(part, fmt), quantise_bytes=cast_bytes(FORMATS[fmt]))
+            )
             for fmt, model in machine.kernels.items()
         },
         attention=AttentionModel(forward, forward * fitted.shared["attention_backward"], machine.attention.note),
@@ -126,6 +145,8 @@ def _gemm(
     if op.role == "experts" and machine.separate:
         model = replace(model, efficiency=model.efficiency * machine.grouped)
         groups, times = times, groups
+    if weight_out:
+        model = replace(model, quantise_bytes=0.0)
     side = min(fmt.bytes_per_value, ACTIVATION_BYTES)
     return machine.kernels["bf16"].launch_s + times * grouped_gemm_s(
         column(m),
@@ -147,7 +168,10 @@ def _gemm_forward(op: Operator, machine: Chip) -> Column:
 
 
 def _gemm_backward(op: Operator, machine: Chip) -> tuple[Column, Column]:
-    """Price the gradient of the input, ``[m, n]·[n, k]``, and that of the weight, ``[k, m]·[m, n]``, added in FP32."""
+    """Price the gradient of the input, ``[m, n]·[n, k]``, and that of the weight, ``[k, m]·[m, n]``, added in FP32.
+
+    The operands of the latter have been cast for the other two products.
+    """
     data = _gemm(op, machine, op.m, op.k, op.n)
     other = _gemm(op, machine, op.k, op.n, op.m, weight_out=op.weights)
     return (data, other) if op.weights else (data + other, column(0.0))

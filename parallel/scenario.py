@@ -3,35 +3,34 @@
 A cluster of unlike pools is priced on the one that `pool` names, or, with `pools`, prefills on one and decodes on another.
 """
 
-import os
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clusters.build import between, build
-from clusters.spec import ClusterSpec, focus, load, parse, with_
+from clusters.spec import ClusterSpec, focus
 from parallel import results, rules
 from parallel.exchange import REAL, ExchangeRules
 from parallel.explain.point import Point
-from parallel.io import read_model, read_yaml
+from parallel.io import read_yaml
 from parallel.memory import WEIGHT_BYTES
 from parallel.models import Model, flops_per_token_forward, parameters
 from parallel.operations import Run, whole_run
-from parallel.placement import ORDERS, domain_size
+from parallel.placement import domain_size
 from parallel.priced import Priced
+from parallel.scenarioparts import cluster_of, every, given, model_of, pool_of, split_as
 from parallel.serving import phases as serving
 from parallel.serving.phases import ServeJob
 from parallel.serving.transfer import Side, Transfer, request_bytes, transfer
 from parallel.strategy import Columns
 from parallel.sweeps.task import PHASES, Bound
 from parallel.training.frameworks import optimizer_bytes
-from parallel.training.layer import RECOMPUTE, TrainJob
+from parallel.training.layer import TrainJob
 from parallel.training.layouts import describe
-from parallel.training.step import DEFAULTS, SCHEDULES, placement
+from parallel.training.step import DEFAULTS, placement
 from parallel.training.verdict import Verdict, verdict
 from parallel.workload import ServeWorkload, Software, TrainWorkload
 from topo.errors import Fault, InfeasibleError, SpecError
@@ -39,7 +38,6 @@ from topo.errors import Fault, InfeasibleError, SpecError
 if TYPE_CHECKING:
     from parallel.scenariofile import ExchangeFile, RunFile, ServeFile, ServeStrategyFile, TrainFile
 
-T = TypeVar("T")
 SIDES = ("prefill", "decode")
 """The phases of a request, in their order."""
 
@@ -72,7 +70,7 @@ def _run(file: "RunFile", point: Point, document: dict[str, Any]) -> dict[str, A
     """Say what the whole run takes; a checkpoint holds BF16 weights and the optimizer's state."""
     held = parameters(point.model) * (WEIGHT_BYTES + optimizer_bytes(point.train.optimizer))
     step_s, used = document["step_time_s"], document["gpus_used"]
-    return whole_run(Run(**_given(file)), point.built, step_s, point.train.tokens, used, held)
+    return whole_run(Run(**given(file)), point.built, step_s, point.train.tokens, used, held)
 
 
 def train_point(path: str | Path) -> Point:
@@ -90,24 +88,9 @@ def _training(path: str | Path) -> "tuple[TrainFile, Point]":
     from parallel.scenariofile import TrainFile, check
 
     file = check(TrainFile, read_yaml(path), str(path))
-    spec, model = _pool(_cluster(file, path), "pool", file.pool, path), _model(file.model, path)
-    work = TrainWorkload(**_given(file.workload), software=Software(**_given(file.software)))
-    point = Point("train", model, spec, work)
-    bound = point.bound
-    split = file.strategy.model_dump()
-    split |= {
-        "used": split.pop("ranks_per_domain") or domain_size(bound.cluster),
-        "order": ORDERS.index(split["order"]),
-        "recompute": RECOMPUTE.index(split["recompute"]),
-        "schedule": SCHEDULES.index(
-            {"1f1b": "interleaved", None: "interleaved"}.get(named := split["schedule"], named)
-        ),
-        "ep_overlap": float(split["ep_overlap"]),
-        "sp": float(split["sp"]),
-    }
-    dp = split.pop("dp")
-    split["dp"] = dp or float(rules.data_parallel(bound.setting, Columns.of(**split))[0])
-    point = replace(point, strategy={name: float(value) for name, value in split.items()})
+    spec, model = pool_of(cluster_of(file, path), "pool", file.pool, path), model_of(file.model, path)
+    work = TrainWorkload(**given(file.workload), software=Software(**given(file.software)))
+    point = split_as(Point("train", model, spec, work), file.strategy)
     point.check(str(path))
     return file, point
 
@@ -140,17 +123,24 @@ def serve(path: str | Path, limit: str | None = None) -> dict[str, Any]:
 
         if limit is not None:
             raise SpecError([Fault("limit", limit, "is of one phase, and an engine runs both", "leave it out")])
-        spec, model = _cluster(file, path), _model(file.model, path)
-        return serve_engine(file, _pool(spec, "pool", file.pool, path), model, str(path))
+        spec, model = cluster_of(file, path), model_of(file.model, path)
+        return serve_engine(file, pool_of(spec, "pool", file.pool, path), model, str(path))
     points = _deployments(file, path)
     if file.pools:
         if limit is not None:
             remedy = "leave it out, or write pool and phase in the file"
             raise SpecError([Fault("limit", limit, "is of one phase, and the file has two", remedy)])
-        return _serve_pools(file, points)
+        return _serve_pools(file, points, path)
     point = points[file.phase]
-    document = _document(file, point, _serve_price(point, limit), check_memory=limit is None)
-    document["limit"] = limit
+    priced, kept = _serve_price(point, limit), dict[str, Any]()
+    if file.reuse and limit is None:
+        from parallel.serving import reused
+
+        priced, kept = reused.prefill(file.reuse, point, str(path))
+    document = _document(file, point, priced, check_memory=limit is None)
+    document |= {"limit": limit, **_kept(document, kept), **_started(file, point, document)}
+    if limit is not None or point.exchange != REAL:
+        document |= {"interval": None, "interval_note": "a limit on paper, which no run can be measured against"}
     document["mfu"] = _serve_mfu(point, document) if limit is None else None
     document["ladder"] = _ladder(file, point, limit, path)
     return document
@@ -167,18 +157,19 @@ def serve_points(path: str | Path) -> dict[str, Point]:
     """
     file = _serving(path)
     if file.engine != "none":
-        problem = "simulates requests of both phases, and has no equation for each term"
-        raise SpecError(
-            [Fault("engine", file.engine, problem, "leave it out, and load, to price one phase", str(path))]
+        problem = "simulates requests, whose times jump with the batch: no split of one phase is priced"
+        remedy = (
+            "podscale explain tells its terms and simulates changes; or leave out engine and load, to price one phase"
         )
+        raise SpecError([Fault("engine", file.engine, problem, remedy, str(path))])
     return _deployments(file, path)
 
 
 def _serving(path: str | Path) -> "ServeFile":
-    from parallel.scenariofile import ServeFile, check, load_faults, pool_faults
+    from parallel.scenariofile import ServeFile, check, load_faults, pool_faults, reuse_faults
 
     file = check(ServeFile, read_yaml(path), str(path))
-    if faults := [*load_faults(file, str(path)), *pool_faults(file, str(path))]:
+    if faults := [fault for find in (load_faults, pool_faults, reuse_faults) for fault in find(file, str(path))]:
         raise SpecError(faults)
     return file
 
@@ -187,15 +178,15 @@ def _deployments(file: "ServeFile", path: str | Path) -> dict[str, Point]:
     """Return the deployment of a file, or, with `pools`, those of both phases."""
     from parallel.scenariofile import StrategiesFile
 
-    spec, model = _cluster(file, path), _model(file.model, path)
+    spec, model = cluster_of(file, path), model_of(file.model, path)
     if not file.pools:
-        pool = _pool(spec, "pool", file.pool, path)
+        pool = pool_of(spec, "pool", file.pool, path)
         return {file.phase: _deployment(file, pool, model, file.phase, file.strategy, path)}
     names: dict[str, str] = file.pools.model_dump()
     strategies = file.strategies or StrategiesFile()
 
     def deployment(phase: str) -> Point:
-        one = _pool(spec, f"pools.{phase}", names[phase], path)
+        one = pool_of(spec, f"pools.{phase}", names[phase], path)
         try:
             return _deployment(file, one, model, phase, getattr(strategies, phase), path)
         except SpecError as error:
@@ -203,7 +194,7 @@ def _deployments(file: "ServeFile", path: str | Path) -> dict[str, Point]:
             told = [replace(fault, field=fault.field.replace("strategy.", here)) for fault in error.faults]
             raise SpecError(told) from None
 
-    return dict(zip(SIDES, _all([partial(deployment, phase) for phase in SIDES]), strict=True))
+    return dict(zip(SIDES, every([partial(deployment, phase) for phase in SIDES]), strict=True))
 
 
 def _deployment(
@@ -211,7 +202,7 @@ def _deployment(
 ) -> Point:
     """Bind one phase to its cluster, and its split to the rules."""
     kernels = {"exchange": file.exchange.kernels} if file.exchange.kernels else {}
-    work = ServeWorkload(**_given(file.workload), **kernels)
+    work = ServeWorkload(**given(file.workload), **kernels)
     point = Point(phase, model, spec, serve=work, exchange=_rules(REAL, file.exchange))
     split = strategy.model_dump()
     split["used"] = split.pop("ranks_per_domain") or domain_size(point.built)
@@ -220,9 +211,15 @@ def _deployment(
     return point
 
 
-def _serve_pools(file: "ServeFile", points: dict[str, Point]) -> dict[str, Any]:
+def _serve_pools(file: "ServeFile", points: dict[str, Point], path: str | Path) -> dict[str, Any]:
     """Price prefill on one pool, decode on the other, and the caches between them as a term of the first."""
     prices = {phase: points[phase].price() for phase in SIDES}
+    kept: dict[str, Any] = {}
+    if file.reuse:
+        from parallel.serving import reused
+
+        writes = _side(points["decode"], prices["decode"]).requests_per_s
+        prices["prefill"], kept = reused.prefill(file.reuse, points["prefill"], str(path), writes)
     sides = {phase: _side(points[phase], prices[phase]) for phase in SIDES}
     first, names = points["prefill"], [points[phase].cluster.focus for phase in SIDES]
     moved = transfer(
@@ -236,9 +233,26 @@ def _serve_pools(file: "ServeFile", points: dict[str, Point]) -> dict[str, Any]:
     for phase, point in points.items():
         named = file.model_copy(update={"name": f"{file.name}, {phase} on pool {point.cluster.focus}"})
         document = _document(named, point, prices[phase])
+        document |= _started(file, point, document) | (_kept(document, kept) if phase == "prefill" else {})
         documents[phase] = {**document, "pool": point.cluster.focus, "mfu": _serve_mfu(point, document)}
     rates = {phase: side.requests_per_s for phase, side in sides.items()}
     return {"name": file.name, **_both(documents, rates, moved)}
+
+
+def _kept(document: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
+    """Return what prompts that come back add to a document."""
+    return {"reuse": kept, "warnings": [*document["warnings"], *kept["notes"]]} if kept else {}
+
+
+def _started(file: "ServeFile", point: Point, document: dict[str, Any]) -> dict[str, Any]:
+    """Return what a cold start adds to a document: until the weights are there, and one pass."""
+    if not file.cold_start:
+        return {}
+    from parallel.serving.coldstart import start_of, started
+
+    ranks = float(serving.stage_ranks(point.cols)[0] * point.cols["pp"][0])
+    start = start_of(file.cold_start, point.built, document["memory_bytes"]["weights"], document["gpus_used"], ranks)
+    return {"cold_start": started(start, document["step_time_s"], file.cold_start.source)}
 
 
 def _side(point: Point, priced: Priced) -> Side:
@@ -314,7 +328,7 @@ def _ladder(file: "ServeFile", point: Point, limit: str | None, path: str | Path
     rung("as stated", point)
     for step in file.ladder:
         if step.model:
-            point = replace(point, model=_model(step.model, path))
+            point = replace(point, model=model_of(step.model, path))
         if step.exchange:
             point = replace(point, exchange=_rules(point.exchange, step.exchange))
             if step.exchange.kernels:
@@ -324,53 +338,7 @@ def _ladder(file: "ServeFile", point: Point, limit: str | None, path: str | Path
 
 
 def _rules(base: ExchangeRules, changes: "ExchangeFile") -> ExchangeRules:
-    return replace(base, **{k: v for k, v in _given(changes).items() if k != "kernels"})
-
-
-def _given(section: Any) -> dict[str, Any]:
-    return {name: value for name, value in section.model_dump().items() if value is not None}
-
-
-def _beside(name: str, path: str | Path) -> str:
-    """Return a file named in a scenario as seen from the scenario, if it is one; else the name as it stands."""
-    near = os.path.normpath(Path(path).parent / name)
-    return near if Path(near).exists() else name
-
-
-def _cluster(file: "TrainFile | ServeFile", path: str | Path) -> ClusterSpec:
-    spec = load(_beside(file.cluster, path)) if isinstance(file.cluster, str) else parse(file.cluster, str(path))
-    return with_(spec, accelerators=file.accelerators) if file.accelerators else spec
-
-
-def _pool(spec: ClusterSpec, field: str, name: str | None, path: str | Path) -> ClusterSpec:
-    """Return the pool that a field of the scenario names; a cluster of unlike pools wants one."""
-    if spec.pools and name is None:
-        known = ", ".join(held.name for held in spec.pools)
-        raise SpecError(
-            [Fault(field, None, "is missing: the cluster has unlike pools", f"name one of {known}", str(path))]
-        )
-    try:
-        return focus(spec, name or "")
-    except SpecError as error:
-        raise SpecError([replace(fault, field=field, file=str(path)) for fault in error.faults]) from None
-
-
-def _all(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Call one after the other; the faults of all come in one error."""
-    found: list[T] = []
-    faults: list[Fault] = []
-    for call in calls:
-        try:
-            found.append(call())
-        except SpecError as error:
-            faults += error.faults
-    if faults:
-        raise SpecError(faults)
-    return found
-
-
-def _model(name: str, path: str | Path) -> Model:
-    return read_model(_beside(name, path))
+    return replace(base, **{k: v for k, v in given(changes).items() if k != "kernels"})
 
 
 def _document(
@@ -421,5 +389,7 @@ def _serve_mfu(point: Point, document: dict[str, Any]) -> float:
     context = float(point.serve.isl) if causal else point.serve.mean_context
     flops = float(np.sum(list(flops_per_token_forward(point.model, context, causal=causal).values())))
     rate = document["tokens_per_s_per_gpu"] * point.built.accelerators / document["gpus_used"]
+    if reuse := document.get("reuse"):
+        rate *= 1.0 - reuse["cached_tokens"] / point.serve.isl
     machine = ServeJob.of(point.model, point.built, point.serve).chip
     return float(flops * rate / machine.peak(machine.format("experts")))

@@ -182,6 +182,61 @@ class LoadFile(Section):
     requests: PositiveInt | None = Field(None, description="requests of the run; default: 10 for each client, or 500")
 
 
+class SpreadFile(Section):
+    """Lengths or times that vary, as a lognormal."""
+
+    median: PositiveFloat
+    p90: PositiveFloat | None = Field(None, description="nine tenths are at most so large [default: none varies]")
+    most: PositiveFloat | None = Field(None, description="what is larger is cut to it")
+
+
+class SpreadSecondsFile(SpreadFile):
+    """Times that vary: 60s, 10min, or seconds."""
+
+    median: Seconds
+    p90: Seconds | None = None
+    most: Seconds | None = None
+
+
+class TierFile(Section):
+    """A memory that holds caches."""
+
+    memory: str = Field(description="a name of `podscale list memories`")
+    devices: PositiveInt | None = Field(
+        None, description="how many there are of a device [default: one per accelerator]"
+    )
+    capacity: Annotated[float, BeforeValidator(quantity("bytes"))] | None = Field(
+        None, description="of one of them [default: the catalogue's]"
+    )
+
+
+class ReuseFile(Section):
+    """What prompts have in common, and the memories that hold it until it is asked for again."""
+
+    shared: int = Field(0, ge=0, description="tokens at the head of every prompt")
+    history: int = Field(0, ge=0, description="tokens that the session's last visit left behind")
+    returns: float = Field(
+        ge=0, le=1, description="share of the requests that follow one of their session: 1 - 1/turns"
+    )
+    revisit: SpreadSecondsFile | list[Seconds] = Field(description="from the end of a visit to the next")
+    tiers: list[str | TierFile] = Field([], description="memories beyond HBM, the fastest first")
+    layerwise: bool = Field(False, description="whether a layer is computed while the next one's cache comes in")
+
+
+class StartFile(Section):
+    """Where a replica's weights come from when it starts."""
+
+    source: str = Field(description="peers, or a name of `podscale list memories`")
+    devices: PositiveInt | None = Field(
+        None, description="how many there are of a device [default: one per accelerator]"
+    )
+    donors: PositiveInt = Field(1, description="replicas that run and send, where the source is peers")
+    network: bool = Field(False, description="whether the source lies across the network")
+    before_s: Annotated[float, BeforeValidator(quantity("seconds"))] = Field(
+        0.0, description="starting the process, building graphs: as you measured it"
+    )
+
+
 class ServeFile(Section):
     """One serving deployment: of one phase, or, with `pools`, of prefill and decode on two pools of one cluster.
 
@@ -191,6 +246,7 @@ class ServeFile(Section):
     name: str = "scenario"
     note: str = ""
     engine: Literal["none", "vllm", "sglang", "trtllm"] = "none"
+    calibration: str | None = Field(None, description="what podscale calibrate serving wrote of your own load test")
     load: LoadFile = LoadFile()
     phase: Literal["prefill", "decode"] = "decode"
     model: str
@@ -203,6 +259,57 @@ class ServeFile(Section):
     strategies: StrategiesFile | None = Field(None, description="the splits of both pools")
     exchange: ExchangeFile = ExchangeFile()
     ladder: list[StepFile] = Field([], description="assumptions changed one after the other, each step kept")
+    reuse: ReuseFile | None = Field(None, description="prompts that come back, and where their caches wait")
+    cold_start: StartFile | None = Field(None, description="from nothing to the first token")
+
+
+class AnswersFile(Section):
+    """What one step of reinforcement learning trains on."""
+
+    prompts: PositiveInt
+    samples: PositiveInt = Field(1, description="answers to each prompt, which share its cache")
+    prompt_tokens: PositiveInt = 1024
+    lengths: SpreadFile | list[PositiveFloat] = Field(description="tokens of an answer")
+
+
+class RolloutFile(Section):
+    """The engines that write answers."""
+
+    engine: Literal["vllm", "sglang", "trtllm"] = "vllm"
+    accelerators: PositiveInt | None = Field(None, description="of the pool; the others train [default: the best]")
+    tp: PositiveInt = 1
+    ep: PositiveInt = 1
+    precision: Literal[tuple(RECIPES)] = "bf16"  # type: ignore[valid-type]
+    refill: bool = Field(True, description="whether new weights make caches worthless: they are computed again")
+    update_s: Seconds | None = Field(
+        None, description="a weight update as measured [default: a broadcast over the graph]"
+    )
+
+
+class TrainerFile(Section):
+    """The trainer."""
+
+    strategy: TrainStrategyFile = TrainStrategyFile()
+    software: SoftwareFile = SoftwareFile()
+    precision: Literal[tuple(RECIPES)] = "bf16"  # type: ignore[valid-type]
+    minibatches: PositiveInt = Field(1, description="optimizer steps in which a batch is used up")
+    forwards: int = Field(1, ge=0, description="forward passes beforehand: old log-probabilities, a reference model")
+    reward_s: float = Field(0.0, ge=0, description="what judging answers adds that nothing hides")
+
+
+class RlFile(Section):
+    """Reinforcement learning: engines, a trainer, and weights that go round."""
+
+    name: str = "scenario"
+    note: str = ""
+    model: str
+    cluster: str | dict[str, Any]
+    accelerators: PositiveInt | None = Field(None, description="in place of the cluster's own count")
+    staleness: int = Field(1, ge=0, description="versions that an answer may lag behind; 0 is synchronous")
+    steps: PositiveInt | None = Field(None, description="of the whole run, to be told in hours")
+    answers: AnswersFile
+    rollout: RolloutFile = RolloutFile()
+    trainer: TrainerFile = TrainerFile()
 
 
 def check(schema: type[T], data: Mapping[str, Any], file: str) -> T:
@@ -218,7 +325,8 @@ def load_faults(scenario: ServeFile, file: str) -> list[Fault]:
     load, given, faults = scenario.load, scenario.model_fields_set, []
     if scenario.engine == "none":
         remedy = "write engine: vllm, sglang or trtllm, or leave it out"
-        return [Fault("load", None, "asks an engine, and none is named", remedy, file)] if "load" in given else []
+        names = [name for name in ("load", "calibration") if name in given]
+        return [Fault(name, None, "is of an engine, and none is named", remedy, file) for name in names]
     if (load.clients is None) == (load.requests_per_s is None):
         problem, remedy = "wants one of clients and requests_per_s", "write load: {clients: 64}"
         faults.append(Fault("load", None, problem, remedy, file))
@@ -228,6 +336,35 @@ def load_faults(scenario: ServeFile, file: str) -> list[Fault]:
         for name in beside
         if name in given
     ]
+
+
+def reuse_faults(scenario: ServeFile, file: str) -> list[Fault]:
+    """Return what is wrong between `reuse`, `cold_start` and what is priced."""
+    faults = []
+    if scenario.cold_start and scenario.cold_start.source != "peers":
+        faults += _memory_faults("cold_start.source", scenario.cold_start.source, file)
+    if not scenario.reuse:
+        return faults
+    if scenario.engine == "none" and not scenario.pools and scenario.phase == "decode":
+        remedy = "write phase: prefill, pools or engine"
+        faults.append(Fault("reuse", None, "is of prompts, and only answers are priced", remedy, file))
+    if scenario.ladder:
+        faults.append(Fault("ladder", None, "stands beside reuse", "leave out one", file))
+    for place, tier in enumerate(scenario.reuse.tiers):
+        name = tier if isinstance(tier, str) else tier.memory
+        faults += _memory_faults(f"reuse.tiers.{place}", name, file)
+    return faults
+
+
+def _memory_faults(field: str, name: str, file: str) -> list[Fault]:
+    """Return what is wrong with the name of a memory beyond the accelerator's own."""
+    from clusters.memories import memory
+
+    try:
+        kind = memory(name).kind
+    except SpecError as error:
+        return [Fault(field, name, one.problem, one.remedy, file) for one in error.faults]
+    return [Fault(field, name, "is the accelerator's own memory", "name one beyond it", file)] if kind == "hbm" else []
 
 
 def pool_faults(scenario: ServeFile, file: str) -> list[Fault]:

@@ -164,6 +164,7 @@ class ServeWorkload:
     Attributes
     ----------
     isl, osl : input and output tokens per request
+    cached : input tokens whose keys and values are there already: prefill computes the rest, which sees them
     tpot_s, ttft_s : limits on the time per output token and on the time to the first one
     precision : recipe name
     kv_bytes : bytes per cached value
@@ -181,12 +182,22 @@ class ServeWorkload:
     exchange: str = "auto"
     imbalance: float = 1.0
     reserve_bytes: float = 8 * 2**30
+    cached: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be served."""
         faults = _positive(self, "isl", "osl", "tpot_s", "ttft_s", "kv_bytes", "imbalance")
+        if not 0 <= self.cached < self.isl:
+            faults.append(
+                Fault("cached", self.cached, f"is no part of {self.isl} input tokens", "leave some to compute")
+            )
         if faults:
             raise SpecError(faults)
+
+    @property
+    def fresh(self) -> float:
+        """Input tokens of a request that prefill computes."""
+        return float(self.isl - self.cached)
 
     @property
     def mean_context(self) -> float:

@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from podscale.verbs import Answer, claim, claims, collective, compare, serve, sweep, train, validate
+    from podscale.verbs import Answer, claim, claims, collective, compare, rl, serve, sweep, train, validate
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "claim", "claims", "collective", "compare", "serve", "sweep", "train", "validate"]
+__all__ = ["Answer", "claim", "claims", "collective", "compare", "rl", "serve", "sweep", "train", "validate"]
 _VERBS: Final = "podscale.verbs"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from podscale import palette, words
+from podscale import fronts, palette, words
 
 Rows = Sequence[Mapping[str, Any]]
 _SMALL = 0.01
@@ -37,10 +37,11 @@ def _layout(height: int, x_title: str, y_title: str = "") -> dict[str, Any]:
 
 
 def key(figure: go.Figure) -> list[tuple[str, str]]:
-    """Return the name and the colour of everything that a chart draws."""
+    """Return the name and the colour of everything that a chart draws, bands about lines left out."""
     return [
         (str(trace.name), str(trace.line.color if trace.type == "scatter" else trace.marker.color))
         for trace in figure.data
+        if trace.type != "scatter" or trace.fill is None
     ]
 
 
@@ -131,7 +132,7 @@ AXES = {
 def frontier(
     frontiers: Rows, phase: str, colours: Mapping[int, str], limit: tuple[float, str] | None
 ) -> go.Figure | None:
-    """Draw tokens per second per GPU against what a user feels: a line per wiring, and the limit asked for.
+    """Draw tokens per second per GPU against what a user feels: a line per wiring in its 90 % band, and the limit asked for.
 
     `limit` is a place on the axis, in the axis's unit, and what to write beside it.
     """
@@ -140,7 +141,12 @@ def frontier(
     if not chosen:
         return None
     figure = go.Figure()
-    for front in sorted(chosen, key=lambda front: int(front["domain"])):
+    chosen.sort(key=lambda front: int(front["domain"]))
+    for front in chosen:
+        points = sorted(front["points"], key=lambda point: float(point[axis.key]))
+        if outline := fronts.around(points, axis.key, axis.between):
+            figure.add_scatter(**_band(outline, axis, colours[front["domain"]]))
+    for front in chosen:
         figure.add_scatter(**_front(front, axis, colours[front["domain"]]))
     figure.update_layout(**_layout(420, axis.title, "tokens/s per GPU (throughput)"))
     figure.update_layout(hovermode="closest")
@@ -160,6 +166,20 @@ def _mark(figure: go.Figure, axis: Axis, place: float, said: str) -> None:
     figure.add_annotation(x=at, y=1, yref="paper", text=f" {said}", showarrow=False, xanchor="left", yanchor="top")
 
 
+def _band(outline: Sequence[fronts.Place], axis: Axis, colour: str) -> dict[str, Any]:
+    """Return the band about one wiring's line."""
+    return {
+        "x": [x * axis.factor for x, _ in outline],
+        "y": [y for _, y in outline],
+        "mode": "lines",
+        "line": {"color": colour, "width": 0},
+        "fill": "toself",
+        "fillcolor": colour,
+        "opacity": 0.16,
+        "hoverinfo": "skip",
+    }
+
+
 def _front(front: Mapping[str, Any], axis: Axis, colour: str) -> dict[str, Any]:
     """Return one wiring's line."""
     points = sorted(front["points"], key=lambda point: float(point[axis.key]))
@@ -170,9 +190,12 @@ def _front(front: Mapping[str, Any], axis: Axis, colour: str) -> dict[str, Any]:
         "mode": "lines+markers",
         "line": {"color": colour, "width": 2.5, "shape": axis.between},
         "marker": {"size": 6},
-        "customdata": [[words.split(p["strategy"]), words.rest_of(p["strategy"], brief=True)] for p in points],
+        "customdata": [
+            [words.split(p["strategy"]), words.rest_of(p["strategy"], brief=True), fronts.said(p) or "not measured"]
+            for p in points
+        ],
         "hovertemplate": "<b>%{fullData.name}: %{customdata[0]}</b><br>%{customdata[1]}"
-        f"<br>%{{y:,.4~g}} tokens/s per GPU<br>%{{x:,.4~g}} {axis.unit}<extra></extra>",
+        f"<br>%{{y:,.4~g}} tokens/s per GPU (90 %: %{{customdata[2]}})<br>%{{x:,.4~g}} {axis.unit}<extra></extra>",
     }
 
 
@@ -247,16 +270,15 @@ def roofline(drawn: Mapping[str, Any]) -> go.Figure | None:
 
 
 def _dots(operators: Rows, bound: str, colour: str) -> dict[str, Any]:
-    """Return the operators that one part of the chip bounds; names stand above the faster ones, below the others."""
-    named = sorted(float(each["reached"]) for each in operators if each["share"] >= _NAMED) or [0.0]
-    middle = named[len(named) // 2]
+    """Return the operators that one part of the chip bounds; the page puts the names of `meta` where there is room."""
+    names = [each["operator"] if each["share"] >= _NAMED else "" for each in operators]
     return {
         "name": f"bound by {bound}",
         "x": [each["flops_per_byte"] for each in operators],
         "y": [each["reached"] / 1e12 for each in operators],
         "mode": "markers+text",
-        "text": [each["operator"] if each["share"] >= _NAMED else "" for each in operators],
-        "textposition": ["top center" if each["reached"] >= middle else "bottom center" for each in operators],
+        "meta": {"names": names},
+        "text": [""] * len(names),
         "textfont": {"size": 12},
         "cliponaxis": False,
         "line": {"color": colour},

@@ -4,7 +4,9 @@ Exit codes: 0 for an answer, 2 for a wrong file or flag, 3 for a valid wish that
 own. Nothing that costs is imported here: ``podscale --help`` answers in a tenth of a second.
 """
 
+import atexit
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +29,7 @@ from podscale.commands import (
     listing,
     new,
     pipeline,
+    rl,
     scenario,
     sensitivity,
     size,
@@ -48,6 +51,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("compare", compare.compare, "Same silicon, other scale-up domains: split, speed, bottleneck."),
     ("train", scenario.train, "Price one training run."),
     ("serve", scenario.serve, "Price one serving deployment."),
+    ("rl", rl.rl, "Price reinforcement learning: write, train, update."),
     ("sweep", sweep.sweep, "Search strategies, workloads and clusters: best, front, reasons."),
     ("explain", explain.explain, "Account for a result: equations, bottleneck, what would help."),
     ("sensitivity", sensitivity.sensitivity, "What moves throughput, and what to buy next."),
@@ -94,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     podscale 0.1.0
     0
     """
+    if argv is None:
+        _start_lightly()
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     as_json = "--json" in args
     try:
@@ -109,6 +115,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _fallen(error, as_json=as_json)
     return code if isinstance(code, int) else door.OK
+
+
+def _start_lightly() -> None:
+    """Leave out what a process of its own does not need: a tenth of a second of every answer.
+
+    Pydantic looks for plugins in the metadata of every package; the interpreter looks for cycles among modules that stay,
+    again and again, and once more before it drops them.
+    """
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    gc.set_threshold(50_000)
+    atexit.register(gc.freeze)
 
 
 def _fallen(error: Exception, *, as_json: bool) -> int:

@@ -2,7 +2,8 @@
 
 Every panel shows the same number of GPUs as dots (or one dot for several), so that panels stand beside one another as
 the same silicon wired differently. The bar at each tier is as long as the bandwidth that one GPU has there, on one
-scale for all panels. Colours come from the page's style sheet, by class, so light and dark work.
+scale for all panels; what a strategy's own traffic keeps at work of it is filled, and named below. Colours come from the
+page's style sheet, by class, so light and dark work.
 """
 
 import math
@@ -12,11 +13,13 @@ from html import escape
 from typing import Any
 
 from podscale import words
+from podscale.sheet import step_of
 
 WIDTH = 380.0
 _FIELD_HEIGHT = 170.0
 _MOST_DOTS = 640
 _LABEL_HEIGHT = 34.0
+_BUSY_HEIGHT = 15.0
 _SWITCH_HEIGHT = 34.0
 _MOST_SWITCHES = 8
 
@@ -31,24 +34,27 @@ class Scale:
     gpus_per_dot : GPUs that a dot stands for
     bandwidth_Bps : bandwidth of the longest bar
     layers : switching layers above the GPUs, in the panel with the most
+    label : height of a tier's label
     """
 
     window: int
     gpus_per_dot: int
     bandwidth_Bps: float
     layers: int
+    label: float = _LABEL_HEIGHT
 
 
 def scale(wirings: Sequence[Mapping[str, Any]]) -> Scale:
     """Choose the window and the scale for panels that stand side by side: the largest domain fills the window.
 
     >>> scale([{"domain": 8, "tiers": [{"bandwidth_Bps": 9e11, "plane": "scale-up"}]}, {"domain": 576, "tiers": []}])
-    Scale(window=576, gpus_per_dot=1, bandwidth_Bps=900000000000.0, layers=0)
+    Scale(window=576, gpus_per_dot=1, bandwidth_Bps=900000000000.0, layers=0, label=34.0)
     """
     window = max((wiring["domain"] for wiring in wirings), default=1)
     fastest = max((tier["bandwidth_Bps"] for wiring in wirings for tier in wiring["tiers"]), default=1.0)
     layers = max((len(_outside(wiring["tiers"])) for wiring in wirings), default=0)
-    return Scale(window, max(1, math.ceil(window / _MOST_DOTS)), fastest, layers)
+    label = _LABEL_HEIGHT + _BUSY_HEIGHT * any(wiring.get("busy") for wiring in wirings)
+    return Scale(window, max(1, math.ceil(window / _MOST_DOTS)), fastest, layers, label)
 
 
 def _outside(tiers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -78,7 +84,8 @@ def wiring(wired: Mapping[str, Any], shared: Scale, colour: str, gpus: int) -> s
     Parameters
     ----------
     wired
-        `domain`, `tiers` (innermost first) and `parts`.
+        `domain`, `tiers` (innermost first) and `parts`; and `busy`, where it is known: by the name of a tier, the phases
+        of which a strategy is drawn and the share of its step in which the tier's wire is at work.
     shared
         The scale of the picture that the panel belongs to.
     colour
@@ -88,19 +95,21 @@ def wiring(wired: Mapping[str, Any], shared: Scale, colour: str, gpus: int) -> s
     """
     inside = [tier for tier in wired["tiers"] if tier["plane"] == "scale-up"]
     outside = _outside(wired["tiers"])
-    field_top = shared.layers * (_LABEL_HEIGHT + _SWITCH_HEIGHT) + (10.0 if shared.layers else 0.0)
+    field_top = shared.layers * (shared.label + _SWITCH_HEIGHT) + (10.0 if shared.layers else 0.0)
     drawn = _Sheet()
     anchors = _anchors(_boxes_across(wired["domain"], shared), field_top)
+    busy = wired.get("busy") or {}
     for depth, tier in enumerate(outside):
-        bottom = field_top - 10.0 - depth * (_LABEL_HEIGHT + _SWITCH_HEIGHT)
+        bottom = field_top - 10.0 - depth * (shared.label + _SWITCH_HEIGHT)
+        told = {**tier, "busy": busy.get(tier["name"], {})}
         anchors = _switch_layer(
-            drawn, tier, anchors, bottom=bottom, count=_switches(depth, len(outside)), shared=shared
+            drawn, told, anchors, bottom=bottom, count=_switches(depth, len(outside)), shared=shared
         )
     _field(drawn, wired["domain"], inside, field_top, shared)
     y = field_top + _FIELD_HEIGHT + 6.0
     for tier in inside:
-        _tier_label(drawn, tier, y, shared)
-        y += _LABEL_HEIGHT
+        _tier_label(drawn, {**tier, "busy": busy.get(tier["name"], {})}, y, shared)
+        y += shared.label
     for line in _notes(wired, shared, gpus, has_scale_up=bool(inside)):
         y += 15.0
         drawn.text(0.0, y, line, "note")
@@ -175,15 +184,16 @@ def _switch_layer(
         for rank, (x0, y0) in enumerate(below)
         for x1 in (centres if len(below) <= 2 * count else [centres[rank * count // len(below)]])
     )
-    drawn.path(cables, "cable")
+    busy = tier.get("busy") or {}
+    drawn.path(cables, f"cable load{step_of(max(busy.values()))}" if busy else "cable")
     for x in centres:
         drawn.rect(x - width / 2, top, width, height, "switch")
-    _tier_label(drawn, tier, top - _LABEL_HEIGHT, shared)
-    return [(x, top - _LABEL_HEIGHT) for x in centres]
+    _tier_label(drawn, tier, top - shared.label, shared)
+    return [(x, top - shared.label) for x in centres]
 
 
 def _tier_label(drawn: _Sheet, tier: Mapping[str, Any], y: float, shared: Scale) -> None:
-    """Write a tier's name, reach, bandwidth and latency, with its bar."""
+    """Write a tier's name, reach, bandwidth and latency, with its bar, and how much of it is at work."""
     facts = [
         f"{tier['size']:,} GPUs" + (f" × {tier['blocks']:,}" if tier["blocks"] > 1 else ""),
         words.seconds(tier["latency_s"]),
@@ -191,12 +201,18 @@ def _tier_label(drawn: _Sheet, tier: Mapping[str, Any], y: float, shared: Scale)
     ]
     if tier.get("in_network_reduction"):
         facts.append("reduces")
-    drawn.rect(0.0, y, WIDTH, _LABEL_HEIGHT - 6.0, "plate")
+    drawn.rect(0.0, y, WIDTH, shared.label - 6.0, "plate")
     drawn.label(0.0, y + 12.0, str(tier["name"]), " · ".join(facts))
     drawn.text(WIDTH, y + 12.0, words.scaled(tier["bandwidth_Bps"], "B/s"), "tier", "end")
     length = max(2.0, WIDTH * tier["bandwidth_Bps"] / shared.bandwidth_Bps)
     drawn.rect(0.0, y + 18.0, WIDTH, 5.0, "rail", radius=2.5)
-    drawn.rect(0.0, y + 18.0, length, 5.0, "pipe", radius=2.5)
+    busy = tier.get("busy") or {}
+    drawn.rect(0.0, y + 18.0, length, 5.0, "pipe faint" if busy else "pipe", radius=2.5)
+    if busy:
+        most = max(busy.values())
+        drawn.rect(0.0, y + 18.0, length * most, 5.0, f"load{step_of(most)}", radius=2.5)
+        said = ", ".join(f"{words.PHASES[phase]} {words.percent(load)}" for phase, load in busy.items())
+        drawn.text(0.0, y + 36.0, f"at work: {said} of the step", "note")
 
 
 def _field(drawn: _Sheet, domain: int, inside: Sequence[Mapping[str, Any]], top: float, shared: Scale) -> None:

@@ -35,7 +35,8 @@ def draw_explain(
     console: Console, document: Mapping[str, Any], *, everything: bool = False, quiet: bool = False
 ) -> None:
     """Print an account."""
-    what = " · ".join((document["model"], document["cluster"], words.PHASES[document["phase"]]))
+    phase = words.PHASES.get(document["phase"], document["phase"])
+    what = " · ".join((document["model"], document["cluster"], document.get("engine") or phase))
     console.print(Text.assemble((words.split(document["strategy"]), "bold"), "  ", (what, "dim")))
     console.print(Text(words.rest_of(document["strategy"]), style="dim"))
     console.print()
@@ -45,7 +46,8 @@ def draw_explain(
     shown = document["terms"] if everything else document["terms"][:DETAILED]
     for held in shown:
         _print_term(console, held, whole=everything)
-    console.print(_wires(document["bottleneck"]["wires"]))
+    if document["bottleneck"]["wires"]:
+        console.print(_wires(document["bottleneck"]["wires"]))
     console.print(_memory(document))
     for held in document["memory"] if everything else ():
         _print_inputs(console, words.phrase(held["name"]), held)
@@ -202,7 +204,8 @@ def _price(row: Mapping[str, Any]) -> str:
 def _print_advice(console: Console, document: Mapping[str, Any], *, everything: bool) -> None:
     """Print the changes that help, cheapest first; with `everything` all that were tried, and why not."""
     title = "All that was tried" if everything else "What would help, cheapest first"
-    shown = table(title, "change", "price", "tokens/s/GPU", "gain", "", left=("",))
+    gained = "gain" if document.get("gain_of", "tokens/s") == "tokens/s" else f"gain: {document['gain_of']}"
+    shown = table(title, "change", "price", "tokens/s/GPU", gained, "", left=("",))
     rows = document["tried"] if everything else document["advice"]
     for row in rows:
         about = row["reason"] or row["note"] or ("it runs then" if row["makes_it_run"] else "")
@@ -223,6 +226,8 @@ def _print_advice(console: Console, document: Mapping[str, Any], *, everything: 
 
 def _print_interval(console: Console, document: Mapping[str, Any]) -> None:
     if document.get("interval"):
-        console.print(Text(f"90 % interval of the step: {words.span(*document['interval'])}", style="dim"))
+        what = {"prefill": "TTFT", "decode": "TPOT", "train": "step"}.get(document["phase"], "time per token")
+        note = f" ({document['interval_note']})" if document.get("interval_note") else ""
+        console.print(Text(f"90 % interval of the {what}: {words.span(*document['interval'])}{note}", style="dim"))
     elif document.get("interval_note"):
         console.print(Text(f"No 90 % interval: {reason(document['interval_note'])}", style="dim"))

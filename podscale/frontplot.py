@@ -14,11 +14,15 @@ LEFT, RIGHT, TOP, BOTTOM = 66.0, 14.0, 10.0, 44.0
 
 @dataclass(frozen=True)
 class Line:
-    """One front: its points (first objective, second, what to say), best in the first objective first."""
+    """One front: its points (first objective, second, what to say), best in the first objective first.
+
+    `outline` is that of the band about it, where it has one.
+    """
 
     name: str
     colour: str
     points: Sequence[tuple[float, float, str]]
+    outline: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,9 @@ def picture(lines: Sequence[Line], titles: tuple[str, str], *, more: bool = True
     titles : of the axis to the right, and of the one up
     more : whether more of the first objective is better
     """
-    points = [point for line in lines for point in line.points]
-    right = axis([x for x, _, _ in points], LEFT, WIDTH - RIGHT)
-    up = axis([y for _, y, _ in points], HEIGHT - BOTTOM, TOP)
+    places = [(x, y) for line in lines for x, y in (*(point[:2] for point in line.points), *line.outline)]
+    right = axis([x for x, _ in places], LEFT, WIDTH - RIGHT)
+    up = axis([y for _, y in places], HEIGHT - BOTTOM, TOP)
     label = escape(f"{titles[1]} against {titles[0]}")
     parts = [f'<svg class="front" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{label}">']
     for tick in right.ticks():
@@ -100,8 +104,15 @@ def picture(lines: Sequence[Line], titles: tuple[str, str], *, more: bool = True
     parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - 8:g}" text-anchor="middle">{escape(titles[0])}</text>')
     turned = f"translate(13 {(HEIGHT - BOTTOM + TOP) / 2:.1f}) rotate(-90)"
     parts.append(f'<text transform="{turned}" text-anchor="middle">{escape(titles[1])}</text>')
+    parts += [_banded(line, right, up) for line in lines if line.outline]
     parts += [_drawn(line, right, up, more=more) for line in lines]
     return "".join([*parts, "</svg>"])
+
+
+def _banded(line: Line, right: Axis, up: Axis) -> str:
+    """Return the band about one front."""
+    path = "L".join(f"{right.at(x):.1f} {up.at(y):.1f}" for x, y in line.outline)
+    return f'<path fill="{line.colour}" fill-opacity=".14" d="M{path}Z"/>'
 
 
 def _drawn(line: Line, right: Axis, up: Axis, *, more: bool) -> str:

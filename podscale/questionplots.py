@@ -19,8 +19,10 @@ WIDTH: Final = 880
 LEFT, RIGHT = 200, 40
 BAR: Final = 34
 PANEL: Final = 300
-TEXT: Final = 270
-"""Room for words to the right of bars."""
+TEXT: Final = 240
+"""Room for words to the right of bars, at least."""
+LETTER: Final = 7.3
+"""Width of a letter, rather too much than too little."""
 A, B = palette.WIRINGS[0], palette.WIRINGS[1]
 """Colours of the two designs."""
 _STYLE: Final = f"""
@@ -119,7 +121,8 @@ def _bars(rows: Sequence[Mapping[str, Any]], top: float, *, anew: bool) -> tuple
     """Draw two bars for each figure, and the gain of a better one in words."""
     keys = ("held", "searched") if anew else ("held",)
     seen = [row[key] for row in rows for key in keys if row[key] is not None] or [1.0]
-    span = Scale(min(0.0, *seen), max(0.05, *seen), LEFT, WIDTH - RIGHT - TEXT, log=False)
+    room = max([TEXT, *(LETTER * len(_gained(row)) + 24 for row in rows)])
+    span = Scale(min(0.0, *seen), max(0.05, *seen), LEFT, WIDTH - RIGHT - room, log=False)
     out = [_rect(LEFT, top - 10, 14, 10, "var(--held)"), _text(LEFT + 20, top, "split held")]
     if anew:
         out += [_rect(LEFT + 110, top - 10, 14, 10, "var(--anew)"), _text(LEFT + 130, top, "split searched anew")]

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from podscale import __version__, palette, questionwords, render, reportparts, words
+from podscale import __version__, fronts, palette, questionwords, render, reportparts, words
 from podscale.door import plain, to_json
 from topo.errors import Fault, SpecError
 
@@ -59,13 +59,15 @@ def html(document: Mapping[str, Any]) -> str:
 
     document = plain(document)
     parts = reportparts.parts(document["rows"])
+    loads = reportparts.loads(document["rows"])
     page: str = _template().render(
         version=__version__,
         document=document,
         setting=render.setting(document),
         colours=_by_text(palette.of_wirings(_domains(document))),
         headline=_headline(document, parts),
-        wirings=_wirings(document),
+        wirings=_wirings(document, loads),
+        loaded=any(loads.values()),
         phases=_phases(document),
         charts=_charts(document, parts),
         parts=parts,
@@ -163,11 +165,12 @@ def _phases(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     return phases
 
 
-def _wirings(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a drawing per wiring, all on one scale."""
+def _wirings(document: Mapping[str, Any], loads: Mapping[int, Any]) -> list[dict[str, Any]]:
+    """Return a drawing per wiring, all on one scale, with what the best strategies put on it."""
     from podscale import draw
 
     wired = sorted(document["wirings"], key=lambda wiring: int(wiring["domain"]))
+    wired = [{**wiring, "busy": loads.get(wiring["domain"], {})} for wiring in wired]
     shared = draw.scale(wired)
     colours = palette.of_wirings(_domains(document))
     gpus = document.get("workload", {}).get("gpus", 0)
@@ -189,6 +192,8 @@ def _splits(document: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not row.get("infeasible"):
             name, time = words.latency(row)
             held = {**{key: row[key] for key in ("phase", "domain", "strategy", "tokens_per_s_per_gpu")}, "time": time}
+            ends = [end / time for end in row["interval"]] if row.get("interval") and time else row.get("band")
+            held["band"] = fronts.said({**row, "band": ends})
             found.setdefault(to_json([row["phase"], row["domain"], row["strategy"]]), {**held, "time_name": name})
     order = list(words.PHASES)
     return sorted(

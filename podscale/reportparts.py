@@ -44,6 +44,20 @@ def fastest(rows: Sequence[Row]) -> list[Row]:
     return [max(some, key=lambda row: float(row["tokens_per_s_per_gpu"])) for some in by_phase if some]
 
 
+def loads(rows: Iterable[Row]) -> dict[int, dict[str, dict[str, float]]]:
+    """Return, by domain and tier, the share of the step in which each phase's best strategy keeps the tier's wire at work."""
+    from parallel.explain.loads import tier_loads
+    from parallel.explain.point import Point
+    from parallel.explain.scene import scene_of
+
+    found: dict[int, dict[str, dict[str, float]]] = {}
+    for row in rows:
+        if row.get("point") and not row.get("infeasible"):
+            for tier, load in tier_loads(scene_of(Point.from_dict(row["point"]))).items():
+                found.setdefault(row["domain"], {}).setdefault(tier, {})[row["phase"]] = load
+    return found
+
+
 def _part(row: Row) -> dict[str, Any]:
     from parallel.explain.point import Point
     from parallel.explain.scene import TrainScene, scene_of
@@ -210,17 +224,15 @@ def _training_runs(scene: "TrainScene") -> Iterator[dict[str, Any]]:
 
 
 def _served_runs(scene: "ServeScene") -> Iterator[dict[str, Any]]:
-    """Yield the served runs of the model and of the accelerator, as engines price them that have not seen them."""
-    from parallel.serving.engines import held_out
+    """Yield the measured passes of the phase, in the numbers of the split."""
+    from parallel.serving.bands import document, width_of
 
-    metric = "tpot" if scene.point.phase == "decode" else "ttft"
-    names = {"model": scene.point.model.name, "part": scene.cluster.accelerator.name}
-    for kind, name in names.items():
-        held = held_out().get(kind, {}).get(name)
-        if held is not None:
-            figures = {"n": held["n"], "median": held.get(f"{metric}_median"), "p90": held.get(f"{metric}_p90")}
-            group = f"{name}, engine fitted without it"
-            yield _group(f"{metric.upper()} behind an engine", None, group, "serving", figures)
+    phase, bands = scene.point.phase, document()["bands"][scene.point.phase]
+    width = width_of(scene.chip.recipe, routed=scene.moe is not None)
+    held = bands.get(width, bands["all"])
+    figures = {**held, "median": held["median_ape"], "p90": held["p90_ape"]}
+    group = f"{width if width in bands else 'all formats'}, {', '.join(held['parts'])}"
+    yield _group(f"{phase} passes of a stated batch", None, group, "serving", figures)
 
 
 def _products(scene: "Scene", operators: Iterable[Row]) -> Iterator[dict[str, Any]]:

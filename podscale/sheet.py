@@ -57,7 +57,16 @@ def hue_of_load(load: float) -> str:
     >>> hue_of_load(0.1), hue_of_load(1.2)
     ('var(--load0)', 'var(--load4)')
     """
-    return LOADS[sum(load > step for step in STEPS)][1]
+    return LOADS[step_of(load)][1]
+
+
+def step_of(load: float) -> int:
+    """Return which of the steps of `LOADS` a load is on.
+
+    >>> step_of(0.1), step_of(1.2)
+    (0, 4)
+    """
+    return sum(load > step for step in STEPS)
 
 
 class Sheet:

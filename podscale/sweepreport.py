@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from podscale import __version__, frontplot, palette, render, words
+from podscale import fronts as fronted
 from podscale.door import plain
 from podscale.report import environment, write_page
 from podscale.sweepgrid import Grid, axis, bends, flips, grids, panel_title, setting, slower_for, summary, verdict
@@ -228,7 +229,14 @@ def _front_lines(grid: Grid, rows: Sequence[Mapping[str, Any]], names: Sequence[
         if mine:
             points = [(row[names[0]], row[names[1]], _point(grid, row, names)) for row in mine]
             name = f"{axis(grid.axes[0])} {setting(grid.axes[0], wiring)}" if wiring is not None else "front"
-            yield frontplot.Line(name, colour, points)
+            yield frontplot.Line(name, colour, points, _outline(mine, names))
+
+
+def _outline(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[tuple[float, float]]:
+    """Return the outline of the band about a front of throughput against interactivity; other pairs have none drawn."""
+    if tuple(names) != ("interactivity", fronted.RATE):
+        return []
+    return fronted.around(sorted(rows, key=lambda row: float(row[names[0]])), names[0], "vh")
 
 
 def _point(grid: Grid, row: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -123,16 +123,34 @@ def _draw_scenario(console: Console, document: Mapping[str, Any], headline: Sequ
     _print_memory(console, document.get("memory_bytes") or {})
     _print_stages(console, document)
     _print_ladder(console, document.get("ladder") or ())
+    if document.get("reuse") or document.get("cold_start"):
+        _print_memories(console, document)
     if document.get("stops"):
         console.print(Text(f"What stops it: {document['stops']}"))
     if document.get("limit_broken"):
         console.print(Text(f"Limit broken: {document['limit_broken']}", style="yellow"))
     if document.get("interval"):
         low, high = document["interval"]
-        console.print(f"90 % interval: {words.seconds(low)} – {words.seconds(high)}", style="dim")
+        note = f" ({document['interval_note']})" if document.get("interval_note") else ""
+        console.print(Text(f"90 % interval: {words.seconds(low)} – {words.seconds(high)}{note}", style="dim"))
     elif document.get("interval_note"):
         console.print(Text(f"No 90 % interval: {reason(document['interval_note'])}", style="dim"))
+    if document.get("trust"):
+        from podscale.servewords import departure_words, trust_words
+
+        console.print(Text(departure_words(document["departures"])))
+        console.print(Text(f"Trust: {trust_words(document['trust'])}", style="dim"))
     print_warnings(console, document.get("warnings") or ())
+
+
+def _print_memories(console: Console, document: Mapping[str, Any]) -> None:
+    """Print the caches that wait for their next visit, and where weights come from."""
+    from podscale.reusewords import draw_reuse, draw_start
+
+    if document.get("reuse"):
+        draw_reuse(console, document["reuse"])
+    if document.get("cold_start"):
+        draw_start(console, document["cold_start"])
 
 
 def _print_stages(console: Console, document: Mapping[str, Any]) -> None:

@@ -72,6 +72,14 @@ def serve(scenario: str | Path, limit: str | None = None) -> Answer:
     return Answer(run(scenario, limit=limit), draw_serve)
 
 
+def rl(scenario: str | Path) -> Answer:
+    """Price the reinforcement learning of a scenario file."""
+    from parallel.rl.answer import rl as run
+    from podscale.rlwords import draw_rl
+
+    return Answer(run(scenario), draw_rl)
+
+
 def sweep(spec: str | Path, executor: str = "auto", budget: int = 0) -> Answer:
     """Do the sweep of a file."""
     from dataclasses import replace

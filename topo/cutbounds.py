@@ -12,10 +12,11 @@ import numpy as np
 from topo.blueprint import Blueprint
 from topo.errors import Fault, SpecError
 from topo.flows import bisection, natural_splits
-from topo.orbits import orbit_graph, quotient
+from topo.orbitcuts import cut
+from topo.orbits import orbit_graph
 from topo.paths import hops
 from topo.symmetry import normal_marks
-from topo.tiers import cut, pools
+from topo.tiers import pools
 from topo.wires import Wires, wires
 
 if TYPE_CHECKING:
@@ -97,14 +98,14 @@ def cut_bound_Bps(bp: Blueprint, pool: str | None = None) -> float:  # noqa: N80
     rates_Bps, arcs = list[float](), 0
     for split in {normal_marks(bp, [split]): split for split in _splits(bp, names) if split}.values():
         spans = [(axis, (v.start, v.stop) if isinstance(v, range) else (v, v + 1)) for axis, v in split.items()]
-        graph = quotient(bp, [split])
-        ends = [orbit for orbit, held in graph.nodes(data=True) if held["node_class"] in names]
-        left = [o for o in ends if all(span in graph.nodes[o]["cells"].get(axis, ()) for axis, span in spans)]
-        inside = sum(graph.nodes[orbit]["multiplicity"] for orbit in left)
+        graph = orbit_graph(bp, [split])
+        ends = {orbit: member for orbit, member in graph.members.items() if member.node.name in names}
+        left = [o for o, m in ends.items() if all(span in m.orbit.cells.get(axis, ()) for axis, span in spans)]
+        inside = sum(ends[orbit].multiplicity for orbit in left)
         if 0 < inside < total:
             right = [orbit for orbit in ends if orbit not in set(left)]
             rates_Bps.append(rate_across_Bps(cut(graph, left, right), inside, total))
-            arcs += graph.number_of_edges()
+            arcs += len(graph.joints)
         if arcs > _MOST_ARCS:
             break
     return min(rates_Bps)

@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from topo.blueprint import Axis, Blueprint, LinkClass, NodeClass
@@ -50,7 +50,18 @@ class Member:
         return self.orbit.multiplicity
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
+class Joint:
+    """All that joins one orbit to another, of whatever link class: the total, and the least latency."""
+
+    bandwidth_Bps: float
+    latency_s: float
+    link: str
+    links: int
+    plane: str
+
+
+@dataclass(frozen=True)
 class OrbitGraph:
     """Orbits by name, and the arcs between them: both directions of every link, link classes apart.
 
@@ -59,6 +70,21 @@ class OrbitGraph:
 
     members: dict[str, Member]
     arcs: tuple[Arc, ...]
+
+    @cached_property
+    def joints(self) -> dict[tuple[str, str], Joint]:
+        """The arcs with their link classes merged, by tail and head."""
+        found: dict[tuple[str, str], Joint] = {}
+        for arc in self.arcs:
+            held = found.get((arc.tail, arc.head), Joint(0.0, math.inf, "", 0, ""))
+            found[arc.tail, arc.head] = Joint(
+                held.bandwidth_Bps + arc.bandwidth_Bps,
+                min(held.latency_s, arc.wire.latency_s),
+                arc.wire.link,
+                held.links + arc.links,
+                arc.wire.plane,
+            )
+        return found
 
 
 def orbit_graph(bp: Blueprint, marks: Marks = ()) -> OrbitGraph:
@@ -244,13 +270,17 @@ def forget() -> None:
 
 @lru_cache(maxsize=128)
 def _quotient(bp: Blueprint, marks: NormalMarks) -> "nx.DiGraph[str]":
+    return as_graph(_orbit_graph(bp, marks), bp.name)
+
+
+def as_graph(found: OrbitGraph, name: str = "") -> "nx.DiGraph[str]":
+    """Return orbits as a frozen NetworkX graph, with the attributes of a `quotient`."""
     import networkx as nx
 
-    found = _orbit_graph(bp, marks)
-    graph: nx.DiGraph[str] = nx.DiGraph(name=bp.name)
-    for name, member in found.members.items():
+    graph: nx.DiGraph[str] = nx.DiGraph(name=name)
+    for orbit, member in found.members.items():
         graph.add_node(
-            name,
+            orbit,
             multiplicity=member.multiplicity,
             kind=member.node.kind,
             part=member.node.part,
@@ -259,16 +289,6 @@ def _quotient(bp: Blueprint, marks: NormalMarks) -> "nx.DiGraph[str]":
             cells=member.orbit.cells,
             example=member.orbit.example,
         )
-    for arc in found.arcs:
-        held = graph.get_edge_data(arc.tail, arc.head, {"bandwidth_Bps": 0.0, "links": 0, "latency_s": math.inf})
-        graph.add_edge(
-            arc.tail,
-            arc.head,
-            bandwidth_Bps=held["bandwidth_Bps"] + arc.bandwidth_Bps,
-            latency_s=min(held["latency_s"], arc.wire.latency_s),
-            link=arc.wire.link,
-            links=held["links"] + arc.links,
-            plane=arc.wire.plane,
-        )
+    graph.add_edges_from((*ends, vars(joint)) for ends, joint in found.joints.items())
     nx.freeze(graph)
     return graph

@@ -7,8 +7,9 @@ from itertools import combinations, pairwise
 from typing import Any
 
 from topo.blueprint import Blueprint, Plane
+from topo.orbitcuts import cut, lightest
 from topo.orbits import orbit_graph, quotient
-from topo.tiers import Pool, Priced, cut, inside, lightest, pools, priced
+from topo.tiers import Pool, Priced, inside, pools, priced
 
 
 def _half_marks(bp: Blueprint, pool: Pool, found: list[Priced]) -> list[dict[str, int | range]]:
@@ -57,11 +58,11 @@ def _bisection(bp: Blueprint, found: dict[Pool, list[Priced]]) -> float:
         [(name, (v.start, v.stop) if isinstance(v, range) else (v, v + 1)) for name, v in mark.items()]
         for mark in marks
     ]
-    graph = inside(quotient(bp, marks), rows[-1][0].plane, {}, ())
+    graph = inside(orbit_graph(bp, marks), rows[-1][0].plane, {}, ())
     left, right = list[str](), list[str]()
-    for orbit, held in graph.nodes(data=True):
-        if held["kind"] == "accelerator":
-            mine = any(all(span in held["cells"][name] for name, span in mark) for mark in spans)
+    for orbit, member in graph.members.items():
+        if member.node.kind == "accelerator":
+            mine = any(all(span in member.orbit.cells[name] for name, span in mark) for mark in spans)
             (left if mine else right).append(orbit)
     return cut(graph, left, right)
 
@@ -79,16 +80,13 @@ def between(bp: Blueprint, one: Pool, other: Pool) -> dict[str, Any]:
     >>> between(both, *pools(both))["bandwidth_Bps"] / 1e9
     400.0
     """
-    graph = quotient(bp)
-    ends = [
-        [name for name, held in graph.nodes(data=True) if held["node_class"] in {node.name for node in pool.classes}]
-        for pool in (one, other)
-    ]
+    graph = orbit_graph(bp)
+    ends = [[name for name, member in graph.members.items() if member.node in pool.classes] for pool in (one, other)]
     path = lightest(graph, *ends)
     return {
         "pools": [one.name, other.name],
         "bandwidth_Bps": cut(graph, *ends),
-        "latency_s": math.fsum(graph.edges[pair]["latency_s"] for pair in pairwise(path)),
+        "latency_s": math.fsum(graph.joints[pair].latency_s for pair in pairwise(path)),
         "hops": len(path) - 1,
     }
 

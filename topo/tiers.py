@@ -1,30 +1,21 @@
 """What a sweep needs of a graph, derived from it: per level the size, bandwidth and latency.
 
-All numbers come from cuts and lightest paths on `quotient`, none from the arguments that a builder was called with.
+All numbers come from cuts and lightest paths on orbits, none from the arguments that a builder was called with.
 """
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
 
 from topo.blueprint import Blueprint, Level, NodeClass, Order, Plane
 from topo.errors import Fault, SpecError
-from topo.orbits import Member, alike, orbit_graph, quotient
+from topo.orbitcuts import cut, lightest
+from topo.orbits import Member, OrbitGraph, alike, orbit_graph
 from topo.symmetry import Cell
-
-if TYPE_CHECKING:
-    import networkx as nx
-
-_MANY_ARCS = 2000
-"""Where a cut is worth loading SciPy for."""
 
 _FEW_SORTS = 8
 """Damaged places that are looked at one by one."""
-
-_TIE_S = 1e-15
-"""Added to every link when looking for the lightest path, so that among equal latencies fewer links win."""
 
 
 @dataclass(frozen=True)
@@ -105,16 +96,16 @@ def pools(bp: Blueprint) -> tuple[Pool, ...]:
 
 @dataclass(frozen=True)
 class _Sides:
-    """Two sets of accelerator orbits and the part of the quotient that joins them."""
+    """Two sets of accelerator orbits and the part of the graph that joins them."""
 
-    graph: "nx.DiGraph[str]"
+    graph: OrbitGraph
     left: list[str]
     right: list[str]
     outside: list[str]
-    """Nodes that are not inside the left block alone."""
+    """Orbits that are not inside the left block alone."""
 
     def count(self, side: list[str]) -> int:
-        return sum(self.graph.nodes[orbit]["multiplicity"] for orbit in side)
+        return sum(self.graph.members[orbit].multiplicity for orbit in side)
 
 
 def _at(cells: Mapping[str, Cell], place: Mapping[str, int], axes: Iterable[str]) -> bool:
@@ -122,18 +113,11 @@ def _at(cells: Mapping[str, Cell], place: Mapping[str, int], axes: Iterable[str]
     return all((place[axis], place[axis] + 1) in cells.get(axis, ()) for axis in axes)
 
 
-def inside(
-    graph: "nx.DiGraph[str]", plane: Plane, place: Mapping[str, int], axes: tuple[str, ...]
-) -> "nx.DiGraph[str]":
-    """Return the part of a quotient that is inside one block of `axes`, on one plane."""
-    import networkx as nx
-
-    kept: nx.DiGraph[str] = nx.DiGraph()
-    kept.add_nodes_from((node, held) for node, held in graph.nodes(data=True) if _at(held["cells"], place, axes))
-    kept.add_edges_from(
-        (u, v, held) for u, v, held in graph.edges(data=True) if u in kept and v in kept and held["plane"] == plane
-    )
-    return kept
+def inside(found: OrbitGraph, plane: Plane, place: Mapping[str, int], axes: tuple[str, ...]) -> OrbitGraph:
+    """Return the orbits that are inside one block of `axes`, with their arcs on one plane."""
+    kept = {name: member for name, member in found.members.items() if _at(member.orbit.cells, place, axes)}
+    arcs = (arc for arc in found.arcs if arc.wire.plane == plane and arc.tail in kept and arc.head in kept)
+    return OrbitGraph(kept, tuple(arcs))
 
 
 def _child_and_siblings(
@@ -144,19 +128,18 @@ def _child_and_siblings(
     `child` is a closure of axes, `place` its coordinates; `of` is the accelerator class where the child is one node.
     """
     marked = {axis: place[axis] for axis in child}
-    graph = inside(quotient(bp, [marked] if marked else ()), level.plane, place, bp.own(level, pool.classes[0]))
+    graph = inside(orbit_graph(bp, [marked] if marked else ()), level.plane, place, bp.own(level, pool.classes[0]))
     mine = {
         orbit
-        for orbit, held in graph.nodes(data=True)
-        if _at(held["cells"], place, child) and (of is None or held["node_class"] == of.name)
+        for orbit, member in graph.members.items()
+        if _at(member.orbit.cells, place, child) and (of is None or member.node == of)
     }
-    names = {node.name for node in pool.classes}
-    ends = [orbit for orbit, held in graph.nodes(data=True) if held["node_class"] in names]
+    ends = [orbit for orbit, member in graph.members.items() if member.node in pool.classes]
     return _Sides(
         graph,
         left=[orbit for orbit in ends if orbit in mine],
         right=[orbit for orbit in ends if orbit not in mine],
-        outside=[orbit for orbit in graph if orbit not in mine],
+        outside=[orbit for orbit in graph.members if orbit not in mine],
     )
 
 
@@ -186,39 +169,6 @@ def _per_block(member: Member, child: tuple[str, ...]) -> int:
     return math.prod(count for axis, count in member.orbit.counts.items() if axis not in child)
 
 
-def cut(graph: "nx.DiGraph[str]", left: list[str], right: list[str]) -> float:
-    """Return the maximum flow (= minimum cut) from one set of orbits to another, in bytes/s.
-
-    Capacities are rounded to whole bytes/s, in which NetworkX computes exactly; SciPy takes over where there are many.
-    """
-    if graph.number_of_edges() > _MANY_ARCS:
-        from topo.flows import max_flow
-
-        return max_flow(graph, left, right)
-    import networkx as nx
-    from networkx.algorithms.flow import shortest_augmenting_path
-
-    flow: nx.DiGraph[str] = nx.DiGraph()
-    flow.add_nodes_from(("<", ">"))
-    flow.add_edges_from((u, v, {"capacity": round(held["bandwidth_Bps"])}) for u, v, held in graph.edges(data=True))
-    flow.add_edges_from(("<", orbit) for orbit in left)
-    flow.add_edges_from((orbit, ">") for orbit in right)
-    return float(nx.maximum_flow_value(flow, "<", ">", flow_func=shortest_augmenting_path))
-
-
-def lightest(graph: "nx.DiGraph[str]", left: list[str], right: list[str]) -> list[str]:
-    """Return the path of least latency from one set of orbits to another (fewest links among equals)."""
-    import networkx as nx
-
-    def weight(_u: str, _v: str, held: dict[str, Any]) -> float:
-        return float(held["latency_s"]) + _TIE_S
-
-    lengths: dict[str, float]
-    paths: dict[str, list[str]]
-    lengths, paths = nx.multi_source_dijkstra(graph, set(left), weight=weight)  # type: ignore[assignment]
-    return paths[min(right, key=lambda orbit: (lengths.get(orbit, math.inf), orbit))]
-
-
 def _rate(sides: _Sides) -> float:
     """Return the bytes/s per accelerator between a child block and its siblings: see `Tier`."""
     mine, theirs = sides.count(sides.left), sides.count(sides.right)
@@ -235,8 +185,8 @@ def _tier(bp: Blueprint, pool: Pool, level: Level, child: tuple[str, ...], optio
         )
     sides = options[0]
     path = lightest(sides.graph, sides.left, sides.right)
-    edges = [sides.graph.edges[pair] for pair in pairwise(path)]
-    switches = [held for orbit in path if (held := sides.graph.nodes[orbit])["kind"] == "switch"]
+    joints = [sides.graph.joints[ends] for ends in pairwise(path)]
+    switches = [node for orbit in path if (node := sides.graph.members[orbit].node).kind == "switch"]
     return Tier(
         name=level.name,
         kind=level.kind,
@@ -244,10 +194,10 @@ def _tier(bp: Blueprint, pool: Pool, level: Level, child: tuple[str, ...], optio
         size=max(sides.count(sides.left) + sides.count(sides.right) for sides in options),
         blocks=bp.population(bp.own(level, pool.classes[0])),
         bandwidth_Bps=min(rates_Bps),
-        latency_s=math.fsum(held["latency_s"] for held in edges),
-        hops=len(edges),
-        in_network_reduction=bool(switches) and all(held["in_network_reduction"] for held in switches),
-        link=edges[len(edges) // 2]["link"],
+        latency_s=math.fsum(joint.latency_s for joint in joints),
+        hops=len(joints),
+        in_network_reduction=bool(switches) and all(node.in_network_reduction for node in switches),
+        link=joints[len(joints) // 2].link,
         pool=pool.name,
         direct=() if switches else _direct(bp, pool, level, child),
     )

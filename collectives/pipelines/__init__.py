@@ -11,6 +11,7 @@ from collectives.pipelines.execute import execute, in_flight, step_s, transfers
 from collectives.pipelines.links import hops_s
 from collectives.pipelines.nouns import Costs, Order, Run
 from collectives.pipelines.record import Schedule
+from collectives.pipelines.rounds import interleaved_step_s
 from collectives.pipelines.schedules import SCHEDULES, bubble_s
 from collectives.pipelines.sweep import executed_bubble_s
 
@@ -29,6 +30,7 @@ __all__ = [
     "executed_bubble_s",
     "hops_s",
     "in_flight",
+    "interleaved_step_s",
     "step_s",
     "transfers",
 ]

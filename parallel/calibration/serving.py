@@ -1,14 +1,15 @@
 """Fit the constants of the engine classes to measured serving runs, and say how they do on what they have not seen.
 
-``python -m parallel.calibration.serving`` writes `data/engines.yaml`: five constants for each class, by soft-L1 least squares
-on log(predicted/measured) of TPOT and TTFT, every group of model, accelerator, engine and precision weighing alike; the
-90 % bands of measured/predicted, those of disaggregated runs too; and the errors of constants fitted without one model, or
-without one accelerator. Rows of unlabelled speculative decoding are left aside, and no constant sees a disaggregated one.
+``python -m parallel.calibration.serving`` writes `data/engines.yaml`: six constants for each class, and the rates of grouped
+products that all share, by soft-L1 least squares on log(predicted/measured) of TPOT and TTFT, every group of model,
+accelerator, engine and precision weighing alike; the 90 % bands of measured/predicted, those of disaggregated runs too; and
+the errors of constants fitted without one model, or without one accelerator. Rows of unlabelled speculative decoding are left
+aside, and no constant sees a disaggregated one.
 """
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -25,44 +26,116 @@ from parallel.validation.serving_rows import cells, run_of
 HEAD: Final = """\
 # Written by python -m parallel.calibration.serving; `defaults` are kept by hand, from each engine's documentation.
 """
-START: Final = {"launch": 1.8, "request_s": 1e-5, "prefill": 1.1, "offset_s": 0.08, "prompt_pass_s": 0.01}
-MOST: Final = {"launch": 5.0, "request_s": 1e-4, "prefill": 3.0, "offset_s": 1.0, "prompt_pass_s": 0.1}
-TTFT_WEIGHT: Final = 0.4
-"""What a TTFT counts beside a TPOT: it is measured with three times the scatter."""
+START: Final = {
+    "launch": 1.75,
+    "request_s": 3e-6,
+    "prefill": 1.1,
+    "offset_s": 0.014,
+    "stream_s": 3e-4,
+    "eager_s": 7e-5,
+}
+LEAST: Final = 0.05
+"""A constant stays between this share of where its fit starts and `MOST`."""
+MOST: Final = {"launch": 5.0, "request_s": 1e-4, "prefill": 3.0, "offset_s": 1.0, "stream_s": 5e-3, "eager_s": 1e-4}
+RATES: Final = {
+    "int4": {"hopper": 0.25, "blackwell": 0.1},
+    "fp8-block": {"hopper": 0.4, "blackwell": 0.2},
+}
+"""Where the rates of grouped products start; 1 is the most."""
+TTFT_WEIGHT: Final = 0.6
+"""What a TTFT counts beside a TPOT: it is measured with more scatter."""
+SCALE: Final = 0.1
+"""Error of the logarithm from which on its weight no longer grows with its square (soft L1)."""
+STEP: Final = 0.05
+"""Change of the logarithm of a constant for a derivative."""
 
 Row = tuple[Run, float, float, str]
 """A run, its measured TPOT and TTFT in seconds, and its group."""
+Engines = Mapping[str, Engine]
 
 
-def fitted(rows: Sequence[Row], base: Engine, most: int = 200) -> Engine:
-    """Return the engine with constants fitted to at most `most` of the rows, spread over all groups."""
+def fitted(rows: Sequence[Row], names: Sequence[str], most: int = 450) -> dict[str, Engine]:
+    """Return the engines with constants fitted to at most `most` of the rows, spread over all groups.
+
+    Constants are searched by their logarithms. Those of one engine move its rows alone, so the derivatives by the same
+    constant of all engines come from one evaluation.
+    """
     from scipy.optimize import least_squares
 
+    chosen, weights = _chosen(rows, most)
+    own = np.array([[run.engine == name for name in names] for run, *_ in chosen])
+    cells = [(fmt, where) for fmt, by in RATES.items() for where in by]
+    start = np.log([*[START[key] for _ in names for key in CONSTANTS], *[RATES[fmt][where] for fmt, where in cells]])
+    high = np.log([*[MOST[key] for _ in names for key in CONSTANTS], *[1.0 for _ in cells]])
+    count = len(CONSTANTS)
+
+    def engines(x: np.ndarray) -> dict[str, Engine]:
+        found = np.exp(x).tolist()
+        rates = tuple((fmt, where, rate) for (fmt, where), rate in zip(cells, found[count * len(names) :], strict=True))
+        return {
+            name: replace(
+                engine(name), **dict(zip(CONSTANTS, found[count * i : count * (i + 1)], strict=True)), grouped=rates
+            )
+            for i, name in enumerate(names)
+        }
+
+    def residuals(x: np.ndarray) -> np.ndarray:
+        off = np.log(errors(chosen, engines(x)))
+        return np.concatenate([weights * off[:, 0], TTFT_WEIGHT * weights * off[:, 1]])
+
+    def jacobian(x: np.ndarray) -> np.ndarray:
+        here, slopes = residuals(x), np.zeros((2 * len(chosen), len(x)))
+        for at in range(count):
+            moved = x.copy()
+            moved[at : count * len(names) : count] -= STEP
+            slope = (here - residuals(moved)) / STEP
+            for i in range(len(names)):
+                slopes[:, count * i + at] = np.where(np.tile(own[:, i], 2), slope, 0.0)
+        for at in range(count * len(names), len(x)):
+            moved = x.copy()
+            moved[at] -= STEP
+            slopes[:, at] = (here - residuals(moved)) / STEP
+        return slopes
+
+    bounds = (start + np.log(LEAST), high + 1e-9)
+    best = least_squares(residuals, start, jac=jacobian, bounds=bounds, loss="soft_l1", f_scale=SCALE, max_nfev=10)
+    found = engines(best.x)
+    return {
+        name: polished([row for row in rows if row[0].engine == name], found[name], most * 2 // 5) for name in names
+    }
+
+
+def polished(rows: Sequence[Row], base: Engine, most: int, calls: int = 100) -> Engine:
+    """Return one engine with constants that fit at most `most` of its rows better, by Nelder and Mead's simplex.
+
+    Where all answers are of one length, clients march in step or do not, so the errors jump where derivatives see nothing.
+    """
+    from scipy.optimize import minimize
+
+    chosen, weights = _chosen(rows, most)
+    high = np.log([MOST[key] for key in CONSTANTS])
+
+    def loss(x: np.ndarray) -> float:
+        trial = replace(base, **dict(zip(CONSTANTS, np.exp(np.minimum(x, high)).tolist(), strict=True)))
+        off = np.log(errors(chosen, {base.name: trial})) * weights[:, None] * (1.0, TTFT_WEIGHT)
+        return float(np.sum(np.sqrt(1.0 + (off / SCALE) ** 2) - 1.0))
+
+    start = np.log([getattr(base, key) for key in CONSTANTS])
+    simplex = np.vstack([start, start + np.diag(-np.array([0.1, 0.25, 0.1, 0.25, 0.25, 0.25]))])
+    best = minimize(loss, start, method="Nelder-Mead", options={"maxfev": calls, "initial_simplex": simplex})
+    return replace(base, **dict(zip(CONSTANTS, np.exp(np.minimum(best.x, high)).tolist(), strict=True)))
+
+
+def _chosen(rows: Sequence[Row], most: int) -> tuple[list[Row], np.ndarray]:
+    """Return at most so many rows, spread over all groups, and their weights: every group counts alike."""
     sizes = Counter(group for *_, group in rows)
     ordered = sorted(range(len(rows)), key=lambda i: (rows[i][3], i))
     chosen = [rows[i] for i in ordered[:: max(len(rows) // most, 1)]]
     weights = np.array([sizes[group] ** -0.5 for *_, group in chosen])
-    weights *= len(weights) / np.sum(weights)
-    scale = np.array([START[name] for name in CONSTANTS])
-
-    def residuals(x: np.ndarray) -> np.ndarray:
-        trial = replace(base, **dict(zip(CONSTANTS, (x * scale).tolist(), strict=True)))
-        found = [answer(run, trial) for run, *_ in chosen]
-        tpot = [np.log(one.tpot_s / row[1]) for one, row in zip(found, chosen, strict=True)]
-        ttft = [np.log(one.ttft_s / row[2]) for one, row in zip(found, chosen, strict=True)]
-        return np.concatenate([weights * tpot, TTFT_WEIGHT * weights * ttft])
-
-    low = np.zeros(len(scale))
-    high = np.array([MOST[name] for name in CONSTANTS]) / scale
-    steps = [0.03] * len(scale)
-    bounds = (low, high)
-    best = least_squares(
-        residuals, np.ones(len(scale)), bounds=bounds, loss="soft_l1", f_scale=0.1, diff_step=steps, max_nfev=10
-    )
-    return replace(base, **dict(zip(CONSTANTS, (best.x * scale).tolist(), strict=True)))
+    return chosen, weights * len(weights) / np.sum(weights)
 
 
-def errors(rows: Sequence[Row], engines: dict[str, Engine]) -> np.ndarray:
+def errors(rows: Sequence[Row], engines: Engines) -> np.ndarray:
     """Return predicted/measured of TPOT and TTFT, a row each."""
     found = [answer(run, engines[run.engine]) for run, *_ in rows]
     return np.array([[a.tpot_s / tpot, a.ttft_s / ttft] for a, (_, tpot, ttft, _) in zip(found, rows, strict=True)])
@@ -104,11 +177,8 @@ def held_out(rows: Sequence[Row], key: Callable[[Run], str], most: int) -> dict[
     ratios = []
     for value in sorted({key(run) for run, *_ in rows}):
         aside = [row for row in rows if key(row[0]) == value]
-        names = {run.engine for run, *_ in aside}
         rest = [row for row in rows if key(row[0]) != value]
-        kept = {name: [row for row in rest if row[0].engine == name] for name in names}
-        refit = {name: fitted(kept[name], engine(name), most) if kept[name] else engine(name) for name in names}
-        ratios.append(errors(aside, refit))
+        ratios.append(errors(aside, fitted(rest, engine_names(), most)))
         out[value] = figures(ratios[-1])
     return {**out, "all": figures(np.concatenate(ratios))}
 
@@ -133,24 +203,24 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, default=DATA / "engines.yaml")
-    parser.add_argument(
-        "--rows", type=int, default=200, help="rows of an engine that a fit looks at; 0 keeps the constants"
-    )
+    parser.add_argument("--rows", type=int, default=450, help="rows that a fit looks at; 0 keeps the constants")
     parser.add_argument("--held-out", action="store_true", help="also refit without each model and each accelerator")
     given = parser.parse_args(argv)
     rows, apart = shipped_rows(), shipped_rows(disaggregated=True)
     held = read_yaml(DATA / "engines.yaml")
-    engines = {}
-    for name in engine_names():
-        own = [row for row in rows if row[0].engine == name]
-        engines[name] = fitted(own, engine(name), given.rows) if given.rows else engine(name)
-        ratios = 1.0 / errors(own, engines)
+    names = engine_names()
+    engines = fitted(rows, names, given.rows) if given.rows else {name: engine(name) for name in names}
+    for name in names:
+        ratios = 1.0 / errors([row for row in rows if row[0].engine == name], engines)
         entry = held["engines"][name]
         entry["constants"] = {key: float(f"{getattr(engines[name], key):.4g}") for key in CONSTANTS}
         entry["bands"] = _bands(ratios, "aggregated")
         entry |= _short({"residuals": figures(1.0 / ratios)})
+    held["grouped"] = {fmt: {} for fmt, *_ in engines[names[0]].grouped}
+    for fmt, where, rate in engines[names[0]].grouped:
+        held["grouped"][fmt][where] = float(f"{rate:.4g}")
     joined = _bands(1.0 / errors(apart, engines), "disaggregated")  # too few of each engine for bands of its own
-    for name in engine_names():
+    for name in names:
         held["engines"][name]["bands"] |= {key: [*band] for key, band in joined.items()}
     if given.held_out:
         keys: dict[str, Callable[[Run], str]] = {"model": lambda run: run.model.name, "part": lambda run: run.part.name}

@@ -172,7 +172,7 @@ def software(point: Point, cluster: Cluster) -> Iterator[Change]:
         if point.serve.kv_bytes > 1.0:
             yield Change("kv_bytes", "software", "an FP8 cache", _served(point, kv_bytes=1.0), NUMERICS)
     for name in RECIPES:
-        if name != point.work.precision and _narrower(name, point.work.precision) and _runs(name, cluster):
+        if narrower(name, point.work.precision) and runs_on(name, cluster):
             made = replace(
                 point, train=replace(point.train, precision=name), serve=replace(point.serve, precision=name)
             )
@@ -183,12 +183,17 @@ def _served(point: Point, **fields: Any) -> Point:
     return replace(point, serve=replace(point.serve, **fields))
 
 
-def _narrower(name: str, than: str) -> bool:
+def narrower(name: str, than: str) -> bool:
+    """Whether a recipe's products are of fewer bytes than another's.
+
+    >>> narrower("nvfp4", "fp8"), narrower("fp8", "fp8")
+    (True, False)
+    """
     width = [FORMATS[RECIPES[each].mlp].bytes_per_value for each in (name, than)]
     return width[0] < width[1]
 
 
-def _runs(name: str, cluster: Cluster) -> bool:
+def runs_on(name: str, cluster: Cluster) -> bool:
     """Whether the part has the arithmetic of a recipe."""
     return bool(cluster.accelerator.peak_flops.get(FORMATS[RECIPES[name].mlp].peak))
 

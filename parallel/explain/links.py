@@ -99,7 +99,7 @@ def cut_of(cluster: Cluster, index: int) -> list[dict[str, Any]]:
     """
     import networkx as nx
 
-    from topo.orbits import quotient
+    from topo.orbits import as_graph, orbit_graph
     from topo.tiers import inside, pools, priced
 
     if not isinstance(cluster.wiring, Blueprint):
@@ -109,7 +109,8 @@ def cut_of(cluster: Cluster, index: int) -> list[dict[str, Any]]:
     pool = next((held for held in every if wanted and held.name.startswith(f"{wanted}.")), every[0])
     _, level, child = priced(bp, pool)[index]
     place = dict.fromkeys(child, 0)
-    graph = inside(quotient(bp, [place] if place else ()), level.plane, place, bp.own(level, pool.classes[0]))
+    orbits = inside(orbit_graph(bp, [place] if place else ()), level.plane, place, bp.own(level, pool.classes[0]))
+    graph = as_graph(orbits)
     names = {node.name for node in pool.classes}
     ends = [orbit for orbit, held in graph.nodes(data=True) if held["node_class"] in names]
     mine = [o for o in ends if all((0, 1) in graph.nodes[o]["cells"].get(axis, ()) for axis in child)]

@@ -113,8 +113,8 @@ def bound_by(run: Run, machine: Chip) -> str:
     return max(alone, key=lambda name: alone[name])
 
 
-def _work(op: Operator, machine: Chip) -> tuple[float, float]:
-    """FLOPs and bytes of one operator, forward."""
+def work(op: Operator, machine: Chip) -> tuple[float, float]:
+    """Return FLOPs and bytes of one operator, forward."""
     if op.kind not in ("gemm", "grouped_gemm"):
         return one(column(op.flops)), one(column(op.bytes)) * (machine.vector if op.kind == "vector" else 1.0)
     fmt = FORMATS["bf16"] if op.role == "core" else machine.format(op.role)
@@ -131,7 +131,7 @@ def operator_rows(scene: Scene) -> dict[str, list[dict[str, Any]]]:
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for run in runs(scene):
-        flops, moved = _work(run.op, scene.chip)
+        flops, moved = work(run.op, scene.chip)
         product = run.op.kind in ("gemm", "grouped_gemm")
         shape = {key: one(column(getattr(run.op, key))) for key in ("m", "n", "k", "groups")} if product else {}
         row = {

@@ -14,9 +14,11 @@ from parallel import memory
 from parallel.explain.equation import Equation, Input, Inputs, Values, computed, per_kind
 from parallel.explain.scene import TrainScene, one, train_swap
 from parallel.explain.traffic import boundary_bytes, expert_bytes, halves, key_bytes, reductions
+from parallel.models import layer_order
 from parallel.training import footprint
 from parallel.training.layer import COMPUTE, HOST_NORM, PRODUCTS, RECOMPUTE
 from parallel.training.step import SCHEDULES
+from parallel.training.uneven import stretched
 from topo.columns import Column
 
 Law = Equation[TrainScene]
@@ -318,6 +320,17 @@ def _bubble(scene: TrainScene) -> Inputs:
     }
 
 
+def _dealt(scene: TrainScene) -> Inputs:
+    """Return the inputs of a bubble, with what chunks of unequal layers add."""
+    s, cols, order = scene.stages, scene.cols, layer_order(scene.point.model)
+    layers = [s[f"layer {index}"] for index in range(len(scene.kinds))]
+    beyond = one(stretched(order, layers, s["end"], cols["pp"], cols["vpp"], np.array([scene.microbatches])))
+    added = max(beyond * one(s["total"]), -_bubble_of(scene, 0.0))
+    return _bubble(scene) | {
+        "δ": Input(added, "s", "chunks of unequal layers, executed: beyond chunks that are all alike")
+    }
+
+
 def _scheduled(scene: TrainScene) -> Inputs:
     return _bubble(scene) | {
         "β": Input(
@@ -326,9 +339,14 @@ def _scheduled(scene: TrainScene) -> Inputs:
     }
 
 
-_BUBBLE_SOURCE = "collectives/pipelines; Narayanan 2104.04473 §2.2"
+_BUBBLE_SOURCE = "collectives/pipelines; Narayanan 2104.04473 §2.2; δ: parallel/training/uneven.py"
 BUBBLE: Final[Mapping[bool, Law]] = {
-    True: Equation("(p − 1)·(F + B)/v", _bubble, lambda v: (v["p"] - 1.0) * (v["F"] + v["B"]) / v["v"], _BUBBLE_SOURCE),
+    True: Equation(
+        "(p − 1)·(F + B)/v + δ",
+        _dealt,
+        lambda v: (v["p"] - 1.0) * (v["F"] + v["B"]) / v["v"] + v["δ"],
+        _BUBBLE_SOURCE,
+    ),
     False: Equation("β(schedule; p, m, v, F, B)", _scheduled, lambda v: v["β"], "collectives/pipelines"),
 }
 """Whether the schedule is 1F1B, interleaved or not -> the equation of its bubble."""

@@ -20,7 +20,7 @@ from topo.errors import Fault, SpecError
 
 DATA: Final = Path(__file__).parents[1] / "data"
 
-CONSTANTS: Final = ("launch", "request_s", "prefill", "offset_s", "prompt_pass_s")
+CONSTANTS: Final = ("launch", "request_s", "prefill", "offset_s", "stream_s", "eager_s")
 """The fitted constants of an engine class, in file order."""
 
 ALIASES: Final[Mapping[str, str]] = {"tensorrt-llm": "trtllm", "tensorrtllm": "trtllm", "trt-llm": "trtllm"}
@@ -61,8 +61,11 @@ class Engine:
     request_s : host seconds for each decoding sequence in a step
     prefill : what the prompt's share of a pass takes, over its price from kernels
     offset_s : seconds between client and queue, there and back
-    prompt_pass_s : further seconds of a pass that holds prompt tokens: it runs outside the captured graphs
+    stream_s : seconds that a token spends in the frontend: a first token waits for one of every other client
+    eager_s : host seconds for each kernel of a pass that holds prompt tokens: it runs outside the captured graphs
     bands : (metric and mode, low, high) of the 90 % bands of measured/predicted
+    grouped : (format, generation, rate): arithmetic of the kernels that multiply many experts' weights at once over that of a
+        single product; the same for all engines
     """
 
     name: str
@@ -70,9 +73,25 @@ class Engine:
     request_s: float
     prefill: float
     offset_s: float
-    prompt_pass_s: float
+    stream_s: float
+    eager_s: float
     defaults: Settings
     bands: tuple[tuple[str, float, float], ...] = ()
+    grouped: tuple[tuple[str, str, float], ...] = ()
+
+    def return_s(self, clients: float) -> float:
+        """Seconds of a first token on its way back: half of ``offset``, and ``stream·clients`` while all are served in turn."""
+        return self.offset_s / 2.0 + self.stream_s * clients
+
+    def grouped_rate(self, fmt: str, generation: str) -> float:
+        """Return the rate of grouped products; a generation without one has that of the first that has, other formats 1.
+
+        >>> vllm = engine("vllm")
+        >>> vllm.grouped_rate("int4", "hopper") < 0.5, vllm.grouped_rate("bf16", "hopper")
+        (True, 1.0)
+        """
+        rates = {where: rate for name, where, rate in self.grouped if name == fmt}
+        return rates.get(generation, next(iter(rates.values()), 1.0))
 
 
 @cache
@@ -111,14 +130,23 @@ def engine(name: str) -> Engine:
     entries = _file("engines.yaml")["engines"]
     if key not in entries:
         raise SpecError([Fault("engine", name, "no constants stand for it", f"choose one of {', '.join(entries)}")])
-    entry = entries[key]
+    entry, rates = entries[key], _file("engines.yaml").get("grouped", {})
+    grouped = tuple((fmt, where, float(rate)) for fmt, by in rates.items() for where, rate in by.items())
     bands = tuple((metric, float(low), float(high)) for metric, (low, high) in entry.get("bands", {}).items())
     constants = {key: float(entry["constants"][key]) for key in CONSTANTS}
-    return Engine(key, **constants, defaults=Settings(**entry["defaults"]), bands=bands)
+    return Engine(key, **constants, defaults=Settings(**entry["defaults"]), bands=bands, grouped=grouped)
 
 
 def launched(
-    base: Engine, model: Model, part: Accelerator, precision: str, tp: float, clients: float, isl: float, osl: float
+    base: Engine,
+    model: Model,
+    part: Accelerator,
+    precision: str,
+    tp: float,
+    clients: float,
+    isl: float,
+    osl: float,
+    dp: float = 1.0,
 ) -> Settings:
     """Return the settings of a run: those of the first launch script that it matches, else the engine's defaults.
 
@@ -134,6 +162,7 @@ def launched(
         "generation": part.generation,
         "precision": precision,
         "tp": tp,
+        "attention_dp": dp > 1,
         "lengths": [int(isl), int(osl)],
     }
     held = _file("launches.yaml")
@@ -146,6 +175,22 @@ def launched(
             names = {field.name for field in fields(Settings)}
             return replace(base.defaults, **{key: value for key, value in entry.items() if key in names})
     return base.defaults
+
+
+def benchmarked(base: Engine, settings: Settings, version: str, clients: float, isl: float, osl: float) -> Settings:
+    """Return the settings of a measured run of equal lengths: its tool sizes the token budget by the load.
+
+    >>> trt = engine("trtllm")
+    >>> [benchmarked(trt, trt.defaults, "1.0.0", 8, isl, 1024).tokens for isl in (1024, 2000)]
+    [8192, 3508]
+    """
+    if drawn_lengths(isl, osl):
+        return settings
+    for entry in _file("launches.yaml")["equal_lengths"]:
+        if entry["engine"] == base.name and version.startswith(entry.get("version", "")):
+            tokens = clients + isl + entry["beyond"] if "beyond" in entry else settings.tokens
+            return replace(settings, tokens=tokens, mixed=entry.get("mixed", settings.mixed))
+    return settings
 
 
 def _among(value: Any, wanted: Any) -> bool:

@@ -11,11 +11,12 @@ and looked up between, so that a step of `parallel.serving.queueing` costs micro
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from clusters.build import Cluster, path
+from clusters.catalogue import Accelerator
 from clusters.kernels import compute_s, gemm_bytes, streaming_s
 from clusters.tunings import collective_s
 from parallel import memory
@@ -23,7 +24,8 @@ from parallel.exchange import exchange_s
 from parallel.models import LayerKind, Model, Moe
 from parallel.operators import ACTIVATION_BYTES, Operator, head
 from parallel.placement import domain_size, members_of
-from parallel.roofline import Chip, forward_s
+from parallel.precision import Recipe
+from parallel.roofline import Chip, chip, forward_s
 from parallel.serving.engines import Engine
 from parallel.serving.operators import cache_read, layer_linear, prompt_flops
 from topo.columns import Column, column
@@ -62,12 +64,18 @@ class Replica:
     kv_bytes: float
 
 
+def engine_chip(part: Accelerator, recipe: Recipe, engine: Engine) -> Chip:
+    """Return the chip as an engine's kernels find it: grouped products of experts at their rate."""
+    return replace(chip(part, recipe), grouped=engine.grouped_rate(recipe.experts, part.generation))
+
+
 def work_s(op: Operator, machine: Chip) -> Column:
     """Seconds of one operator without its start.
 
     A GEMM of few rows takes a tile of fewer: ``r = 2^⌈log2 m⌉`` rows, 16 at least, where large ones take 128, so its
     arithmetic shrinks by r/128. Block-scaled FP8 casts its activations in a kernel of its own (DeepSeek-V3 2412.19437
-    §3.3.2); the casts of other formats ride on the kernel before.
+    §3.3.2); the casts of other formats ride on the kernel before. Kernels for many experts at once reach `Chip.grouped` of a
+    single product's arithmetic: they gather rows, and widen what the part cannot multiply.
     """
     bf16 = machine.kernels["bf16"]
     if op.kind not in ("gemm", "grouped_gemm"):
@@ -76,7 +84,8 @@ def work_s(op: Operator, machine: Chip) -> Column:
     model, hbm = machine.kernels[fmt.name], machine.accelerator.hbm_Bps
     m, n, k, groups = (column(value) for value in (op.m, op.n, op.k, op.groups))
     rows = np.clip(2.0 ** np.ceil(np.log2(np.maximum(m, 1.0))), SMALLEST_TILE, model.tile[0])
-    busy = compute_s(m, n, k, model, machine.peak(fmt), groups) * rows / model.tile[0]
+    rate = machine.grouped if op.kind == "grouped_gemm" and op.role == "experts" else 1.0
+    busy = compute_s(m, n, k, model, machine.peak(fmt), groups) * rows / model.tile[0] / rate
     side = min(fmt.bytes_per_value, ACTIVATION_BYTES)
     moved = streaming_s(groups * gemm_bytes(m, n, k, side, side, ACTIVATION_BYTES), model, hbm)
     cast = model.quantise_bytes * groups * m * k / hbm
@@ -138,7 +147,7 @@ class PassCost:
     ----------
     linear_s : seconds of the linear layers and all communication at each token count of `GRID`
     swap_s : seconds of the expert exchange among them
-    kernels_s : seconds that the kernels of a pass take to start, where each is an empty one
+    kernels : kernels of a pass, and how long an empty one takes in a captured graph
     head_s : seconds of the language-model head for one sequence, and for each further one
     reads : (layers, cache read) of every kind
     pair_s : seconds per (token, earlier position) pair of a prompt
@@ -146,7 +155,8 @@ class PassCost:
 
     linear_s: tuple[float, ...]
     swap_s: tuple[float, ...]
-    kernels_s: float
+    kernels: int
+    kernel_s: float
     head_s: tuple[float, float]
     reads: tuple[tuple[int, float, float, float, int], ...]
     pair_s: float
@@ -177,7 +187,7 @@ class PassCost:
             "ep": moved,
             "kv read": self.cache(decoding, positions),
             "head": self.head_s[0] + self.head_s[1] * decoding,
-            "starts": self.engine.launch * self.kernels_s,
+            "starts": self.engine.launch * self.kernels * self.kernel_s,
             "host": self.engine.request_s * decoding,
         }
 
@@ -194,13 +204,13 @@ class PassCost:
         """Return the seconds of a pass; a prompt pays the engine's prefill factor on what it adds."""
         engine = self.engine
         base = self.linear(decoding) if decoding else 0.0
-        seconds = engine.launch * self.kernels_s + engine.request_s * decoding + base
+        seconds = engine.launch * self.kernels * self.kernel_s + engine.request_s * decoding + base
         seconds += self.head_s[0] + self.head_s[1] * decoding
         if decoding:
             seconds += self.cache(decoding, positions)
         if prompt:
-            added = self.linear(decoding + prompt) - base + pairs * self.pair_s
-            seconds += engine.prefill * added + engine.prompt_pass_s
+            seconds += engine.prefill * (self.linear(decoding + prompt) - base + pairs * self.pair_s)
+            return max(seconds, engine.eager_s * self.kernels)
         return seconds
 
 
@@ -232,7 +242,8 @@ def pass_cost(replica: Replica, engine: Engine) -> PassCost:
     return PassCost(
         tuple(linear.tolist()),
         tuple(swap.tolist()),
-        kernels * bf16.launch_s,
+        kernels,
+        bf16.launch_s,
         (one, (many - one) / 256),
         tuple(reads),
         sum(kind.count * prompt_flops(kind.attention, tp) for kind in wide) / peak,

@@ -83,12 +83,15 @@ def _decode_attention(job: ServeJob, kind: LayerKind, tokens: Column, tp: Column
 
 
 def _prefill_attention(job: ServeJob, kind: LayerKind, tokens: Column, tp: Column) -> list[Operator]:
-    return sequence_attention(kind.attention, job.model.hidden, tokens, job.work.isl, tp)
+    seen = (
+        job.work.isl + job.work.cached
+    )  # a fresh token sees all that are cached and half of the fresh ones: half of this
+    return sequence_attention(kind.attention, job.model.hidden, tokens, seen, tp)
 
 
 PHASES: dict[str, Phase] = {
     "decode": Phase("decode", _decode_attention, lambda work: 1.0, regime="graph"),
-    "prefill": Phase("prefill", _prefill_attention, lambda work: float(work.isl), regime="nccl"),
+    "prefill": Phase("prefill", _prefill_attention, lambda work: work.fresh, regime="nccl"),
 }
 
 

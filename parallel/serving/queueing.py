@@ -49,6 +49,7 @@ class Limits:
     poll_steps : decoding steps between looks at the queue
     wait_steps : decoding steps that prompts are held back, to feed several at once ...
     wait_tokens : ... unless so many prompt tokens wait
+    delay_s : seconds from the client to the queue: who is answered is back no sooner
     """
 
     sequences: float
@@ -58,6 +59,7 @@ class Limits:
     poll_steps: int = 1
     wait_steps: int = 0
     wait_tokens: float = 0.0
+    delay_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +163,18 @@ class _Run:
         self.fed, self.held, self.seen, self.done = 0, 0.0, 0.0, 0
         self.most, self.gathered, self.refused, self.prompt_s = 0, True, False, 0.0
 
+    @property
+    def arrives_s(self) -> float:
+        """When the next request reaches the queue."""
+        return float(self.sent[self.coming[0]]) + self.limits.delay_s
+
     def look(self) -> None:
         """Take in what has arrived, where it is time to look; an idle engine waits for the next request."""
         if not self.ends and not self.feeding and not self.waiting and self.coming:
-            self.now = max(self.now, float(self.sent[self.coming[0]]))
+            self.now = max(self.now, self.arrives_s)
         if not self.ends or self.steps >= self.look_at:
             self.look_at = self.steps + self.limits.poll_steps
-            while self.coming and self.sent[self.coming[0]] <= self.now:
+            while self.coming and self.arrives_s <= self.now:
                 self.waiting.append(self.coming.popleft())
 
     def admit(self) -> None:
@@ -200,7 +207,7 @@ class _Run:
             run = min(run, self.held_since + self.limits.wait_steps - self.steps)
         each = self.step_s(decoding, self.seen + decoding * (run - 1) / 2.0, 0.0, 0.0)
         if self.coming:
-            late = max(math.ceil((float(self.sent[self.coming[0]]) - self.now) / each), 1)
+            late = max(math.ceil((self.arrives_s - self.now) / each), 1)
             looks = math.ceil(max(late - (self.look_at - self.steps), 0) / self.limits.poll_steps)
             run = min(run, self.look_at - self.steps + looks * self.limits.poll_steps)
         self.now += run * each

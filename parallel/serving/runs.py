@@ -4,6 +4,7 @@ One worker is simulated step by step (`parallel.serving.queueing`). A disaggrega
 matched in closed form: its decode batch follows from Little's law.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -15,9 +16,17 @@ from clusters.spec import parse
 from collectives.point_to_point import farthest
 from parallel.models import Model, layer_count
 from parallel.placement import domain_size, members_of
-from parallel.roofline import chip
-from parallel.serving.engines import Engine, Settings, drawn_lengths, engine, kv_bytes, launched, serving_recipe
-from parallel.serving.passes import PassCost, Replica, Split, cache_positions, pass_cost, position_bytes
+from parallel.serving.engines import (
+    Engine,
+    Settings,
+    benchmarked,
+    drawn_lengths,
+    engine,
+    kv_bytes,
+    launched,
+    serving_recipe,
+)
+from parallel.serving.passes import PassCost, Replica, Split, cache_positions, engine_chip, pass_cost, position_bytes
 from parallel.serving.queueing import ClosedLoop, Limits, Served, StepCost, simulate
 from parallel.serving.steady import ROUNDS
 
@@ -36,7 +45,8 @@ class Run:
 
     Attributes
     ----------
-    gemm_quant : how the checkpoint is quantised, where the source says so
+    gemm_quant, version : how the checkpoint is quantised, and the engine's release, where the source says so
+    sized : whether the token budget was sized by the load, see `parallel.serving.engines.benchmarked`
     drafted : whether multi-token prediction drafts a token per step
     prefill, workers : split of a prefill worker, and how many workers prefill and decode
     """
@@ -50,6 +60,8 @@ class Run:
     isl: float
     osl: float
     gemm_quant: str = ""
+    version: str = ""
+    sized: bool = False
     drafted: bool = False
     prefill: Split | None = None
     workers: tuple[float, float] = (1.0, 1.0)
@@ -71,14 +83,14 @@ def _cluster(name: str, accelerators: int) -> Cluster:
 
 @lru_cache(maxsize=1024)
 def _priced(
-    model: Model, name: str, precision: str, gemm_quant: str, split: Split, kv: float, engine_name: str, attention: str
+    model: Model, name: str, precision: str, gemm_quant: str, split: Split, kv: float, base: Engine, attention: str
 ) -> tuple[Replica, PassCost]:
     domain = accelerator(name).domain
     cluster = _cluster(name, int(np.ceil(split.ranks / domain)) * domain)
     recipe = serving_recipe(model, precision, cluster.accelerator, gemm_quant)
-    machine = chip(cluster.accelerator, replace(recipe, attention=attention or recipe.attention))
+    machine = engine_chip(cluster.accelerator, replace(recipe, attention=attention or recipe.attention), base)
     replica = Replica(model, cluster, machine, split, kv)
-    return replica, pass_cost(replica, engine(engine_name))
+    return replica, pass_cost(replica, base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +108,12 @@ class Drafting:
 def worker(run: Run, split: Split, base: Engine, settings: Settings, attention: str = "") -> tuple[Replica, PassCost]:
     """Return the replica of one worker, and what its passes cost; `attention` is the format of its weights there."""
     kv = kv_bytes(settings, run.precision)
-    replica, cost = _priced(run.model, run.part.name, run.precision, run.gemm_quant, split, kv, run.engine, attention)
+    kernels = replace(engine(run.engine), grouped=base.grouped)  # of the engine's constants, curves hold no others
+    replica, cost = _priced(run.model, run.part.name, run.precision, run.gemm_quant, split, kv, kernels, attention)
     return replica, replace(cost, engine=base)
 
 
-def limits_of(replica: Replica, settings: Settings) -> Limits:
+def limits_of(replica: Replica, settings: Settings, base: Engine) -> Limits:
     """Return what an engine admits to one attention group."""
     positions = cache_positions(replica, settings.memory, of_rest=settings.memory_of_rest)
     return Limits(
@@ -111,7 +124,19 @@ def limits_of(replica: Replica, settings: Settings) -> Limits:
         settings.poll_steps,
         settings.wait_steps,
         settings.wait_share * settings.tokens,
+        base.offset_s / 2.0,
     )
+
+
+def about(tokens: float, count: int, seed: int = SEED) -> list[int]:
+    """Return lengths of some requests, a tenth more or less, so that clients do not march in step.
+
+    >>> min(about(1000, 100)) >= 900, max(about(1000, 100)) <= 1100
+    (True, True)
+    """
+    draw = np.random.default_rng(seed)
+    found: list[int] = draw.integers(math.ceil(0.9 * tokens), math.floor(1.1 * tokens) + 1, count).tolist()
+    return found
 
 
 def lengths(run: Run, count: int) -> tuple[list[int], list[int]]:
@@ -128,12 +153,16 @@ def lengths(run: Run, count: int) -> tuple[list[int], list[int]]:
 def serve_run(run: Run, base: Engine | None = None) -> tuple[Served, int]:
     """Simulate one worker; return the times and how many clients an attention group has."""
     base = base or engine(run.engine)
-    settings = launched(base, run.model, run.part, run.precision, run.split.tp, run.clients, run.isl, run.osl)
+    settings = launched(
+        base, run.model, run.part, run.precision, run.split.tp, run.clients, run.isl, run.osl, run.split.dp
+    )
+    if run.sized:
+        settings = benchmarked(base, settings, run.version, run.clients, run.isl, run.osl)
     replica, priced = worker(run, run.split, base, settings)
     clients = max(round(run.clients / run.split.dp), 1)
     count = clients * (ROUNDS if clients <= FEW_CLIENTS else SHORT)
     cost: StepCost = Drafting(priced, layer_count(run.model)) if run.drafted else priced
-    return simulate(cost, limits_of(replica, settings), ClosedLoop(clients), *lengths(run, count)), clients
+    return simulate(cost, limits_of(replica, settings, base), ClosedLoop(clients), *lengths(run, count)), clients
 
 
 def answer(run: Run, base: Engine | None = None) -> Answer:
@@ -150,7 +179,7 @@ def answer(run: Run, base: Engine | None = None) -> Answer:
         return float(weigh * np.mean(times[opening]) + (1.0 - weigh) * np.mean(rest))
 
     share = DRAFTED if run.drafted else 1.0
-    return Answer(mean(served.ttft_s) + base.offset_s, mean(served.tpot_s) / share, served.saturated)
+    return Answer(mean(served.ttft_s) + base.return_s(run.clients), mean(served.tpot_s) / share, served.saturated)
 
 
 def disaggregated(run: Run, base: Engine) -> Answer:
@@ -167,9 +196,9 @@ def disaggregated(run: Run, base: Engine) -> Answer:
     second, step = worker(run, run.split, base, settings)
     groups = before * first.split.dp
     alone = prompts(0.0, 0.0, isl, isl * isl / 2.0)
-    moved = _move_s(second, isl)
+    moved = moved_s(second, isl)
     most = groups / alone
-    limits = limits_of(second, settings)
+    limits = limits_of(second, settings, base)
     room = max(min(limits.sequences, limits.positions / (isl + osl)), 1.0)
     seats = after * second.split.dp
     held = min(run.clients / seats, room)
@@ -186,7 +215,7 @@ def disaggregated(run: Run, base: Engine) -> Answer:
     return Answer(ttft + base.offset_s, tpot, rate < free)
 
 
-def _move_s(replica: Replica, isl: float) -> float:
+def moved_s(replica: Replica, isl: float) -> float:
     """Seconds to move the cache of one prompt between two workers, by what joins the outermost tier of the cluster."""
     cluster = replica.cluster
     one = np.ones(1)

@@ -5,20 +5,35 @@ every replica's share of the load (`parallel.serving.queueing`); the time of a t
 the engine's residuals.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from clusters.build import build
+from clusters.catalogue import Accelerator
 from clusters.spec import ClusterSpec
 from parallel.models import Model, Moe, flops_per_token_forward
-from parallel.roofline import chip
-from parallel.serving.engines import Engine, Settings, engine, kv_bytes, launched, serving_recipe
-from parallel.serving.passes import PassCost, Replica, Split, cache_positions, pass_cost, position_bytes, weight_bytes
-from parallel.serving.queueing import ClosedLoop, Limits, OpenLoop, Served, simulate
-from parallel.serving.runs import SEED
+from parallel.serving.departures import departures
+from parallel.serving.engines import Engine, Settings, kv_bytes, launched, serving_recipe
+from parallel.serving.flags import launches
+from parallel.serving.passes import (
+    PassCost,
+    Replica,
+    Split,
+    cache_positions,
+    engine_chip,
+    pass_cost,
+    position_bytes,
+    weight_bytes,
+)
+from parallel.serving.queueing import ClosedLoop, Limits, OpenLoop, Served, StepCost, simulate
+from parallel.serving.runs import SEED, about
 from parallel.serving.steady import ROUNDS
+from parallel.serving.trust import Trust, trusted
 from topo.errors import Fault, InfeasibleError, SpecError
 
 if TYPE_CHECKING:
@@ -46,33 +61,41 @@ def serve_engine(file: "ServeFile", spec: ClusterSpec, model: Model, path: str) 
     InfeasibleError
         The weights leave no room for one request; the message says by how much.
     """
-    base, cluster = engine(file.engine), build(spec)
-    precision, isl, osl = file.workload.precision or "fp8", file.workload.isl or 4096, file.workload.osl or 1024
-    split = _split(file, model, path)
-    count = int(cluster.accelerators // split.ranks)
-    if not count:
-        problem = f"has {cluster.accelerators} accelerators, fewer than the {split.ranks:.0f} of one replica"
-        raise SpecError([Fault("accelerators", cluster.accelerators, problem, "buy more, or split less", path)])
+    held = deployed(file, spec, model, path)
+    trust, replica, cost, limits = held.trust, held.replica, held.cost, held.limits
+    base, cluster, split, count, named = trust.engine, replica.cluster, replica.split, held.count, held.checkpoint
+    isl, osl, precision, width = held.isl, held.osl, held.precision, replica.kv_bytes
     part, load = cluster.accelerator, file.load
     each = (load.clients or 0.0) / count
-    named = CHECKPOINTS.get(precision, precision)
-    settings = launched(base, model, part, named, split.tp, each, isl, osl)
-    recipe = serving_recipe(model, named, part)
-    width = file.workload.kv_bytes or kv_bytes(settings, named)
-    replica = Replica(model, cluster, chip(part, recipe), split, width)
-    limits = _limits(file, replica, settings, isl + osl)
-    cost = pass_cost(replica, base)
-    served = _simulated(cost, limits, load, count * split.dp, isl, osl)
-    tpot_s, ttft_s = float(np.mean(served.tpot_s)), float(np.mean(served.ttft_s)) + base.offset_s
+    run = partial(_simulated, load, count * split.dp, osl)
+    kept: dict[str, Any] = {}
+    if file.reuse:
+        from parallel.serving import reused
+
+        reuse, closed = reused.reuse_of(file.reuse, isl, path), bool(load.clients)
+        served, kept = reused.under_load(
+            reuse, file.reuse.tiers, replica, cost, limits, (isl, osl), count * split.dp, run, closed=closed
+        )
+    else:
+        served = run(cost, limits, partial(about, isl))
+    served = trust.applied(served, closed=load.requests_per_s is None)
+    tpot_s, ttft_s = float(np.mean(served.tpot_s)), float(np.mean(served.ttft_s))
     tokens_per_s = len(served.e2e_s) * osl / served.seconds * split.dp * count
     used = int(count * split.ranks)
     decoding = float(np.sum(served.tpot_s) * (osl - 1) / served.seconds)
-    terms = _terms(cost, decoding, isl + osl / 2, tpot_s)
-    flops = float(np.sum(list(flops_per_token_forward(model, isl, causal=True).values()))) * isl / osl
+    back_s = base.return_s(each or decoding * split.dp)
+    ttft_s += back_s
+    zero_shot = None
+    if file.calibration:
+        bare = serve_engine(file.model_copy(update={"calibration": None}), spec, model, path)
+        zero_shot = {name: bare[name] for name in ("ttft_s", "tpot_s")}
+    parts = _terms(cost, decoding, isl + osl / 2, tpot_s / trust.tpot)
+    terms = {name: trust.tpot * seconds for name, seconds in parts.items()}
+    flops = float(np.sum(list(flops_per_token_forward(model, isl, causal=True).values())))
+    flops *= (isl - kept.get("cached_tokens", 0.0)) / osl
     flops += float(np.sum(list(flops_per_token_forward(model, isl + osl / 2, causal=False).values())))
     peak = replica.chip.peak(replica.chip.format("experts"))
-    bands = {name: (low, high) for name, low, high in base.bands}
-    low, high = bands.get("tpot aggregated", (None, None))
+    intervals = _intervals(base, {"tpot_s": tpot_s, "ttft_s": ttft_s})
     return {
         "name": file.name, "note": file.note, "phase": "prefill and decode", "model": model.name, "cluster": cluster.name,
         "engine": base.name, "limit": None, "ladder": [],
@@ -84,17 +107,84 @@ def serve_engine(file: "ServeFile", spec: ClusterSpec, model: Model, path: str) 
         "gpus_used": used, "gpus_idle": cluster.accelerators - used,
         "tokens_per_s_per_gpu": tokens_per_s / cluster.accelerators, "tokens_per_s_per_user": 1.0 / tpot_s,
         "requests_per_s": tokens_per_s / osl,
-        "step_time_s": cost(decoding, decoding * (isl + osl / 2), 0.0, 0.0),
-        "ttft_s": ttft_s, "tpot_s": tpot_s, "percentiles": _percentiles(served, base),
+        "step_time_s": trust.tpot * cost(decoding, decoding * (isl + osl / 2), 0.0, 0.0),
+        "ttft_s": ttft_s, "tpot_s": tpot_s, "percentiles": _percentiles(served, back_s),
+        "departures": asdict(departures(
+            cost, limits, split.dp * count, decoding, isl + osl / 2, tpot_s, isl, osl, trust.tpot
+        )),
         "decoding": decoding, "saturated": served.saturated,
         "mfu": flops * tokens_per_s / used / peak, "terms": terms, "busy": dict(terms),
         "memory_bytes": _memory(replica, limits, decoding, isl + osl / 2),
         "bottleneck": max(terms, key=lambda name: terms[name]),
-        "interval": (tpot_s * low, tpot_s * high) if low and high else None,
-        "interval_note": None if low else f"no residuals of {base.name} are stored",
+        "interval": intervals["tpot_s"], "intervals": intervals,
+        "interval_note": f"{'' if intervals['tpot_s'] else 'no '}residuals of {base.name}",
         "limit_broken": _broken(file, ttft_s, tpot_s), "infeasible": None,
-        "warnings": _warnings(replica, served, cluster.accelerators - used),
+        "trust": trust.told(zero_shot),
+        "deploy": launches(model, part, named, split, each, (isl, osl), file.workload.kv_bytes),
+        "warnings": [
+            *trust.warnings(_deployment(model, part, named, split)),
+            *_warnings(replica, served, cluster.accelerators - used),
+            *kept.get("notes", ()),
+        ],
+        **({"reuse": kept} if kept else {}), **_started(file, replica, cost, used, isl),
     }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A scenario file as bound to its engine and its cluster.
+
+    Attributes
+    ----------
+    count : replicas
+    precision, checkpoint : the recipe, and what launch scripts call it
+    """
+
+    trust: Trust
+    replica: Replica
+    cost: PassCost
+    limits: Limits
+    count: int
+    isl: int
+    osl: int
+    precision: str
+    checkpoint: str
+
+
+def deployed(file: "ServeFile", spec: ClusterSpec, model: Model, path: str) -> Deployment:
+    """Bind a scenario file; raises what `serve_engine` does."""
+    trust = trusted(file.engine, Path(path).parent / file.calibration if file.calibration else None)
+    base, cluster = trust.engine, build(spec)
+    precision, isl, osl = file.workload.precision or "fp8", file.workload.isl or 4096, file.workload.osl or 1024
+    split = _split(file, model, path)
+    count = int(cluster.accelerators // split.ranks)
+    if not count:
+        problem = f"has {cluster.accelerators} accelerators, fewer than the {split.ranks:.0f} of one replica"
+        raise SpecError([Fault("accelerators", cluster.accelerators, problem, "buy more, or split less", path)])
+    part, each = cluster.accelerator, (file.load.clients or 0.0) / count
+    named = CHECKPOINTS.get(precision, precision)
+    settings = launched(base, model, part, named, split.tp, each, isl, osl, split.dp)
+    recipe = serving_recipe(model, named, part)
+    width = file.workload.kv_bytes or kv_bytes(settings, named)
+    replica = Replica(model, cluster, engine_chip(part, recipe, base), split, width)
+    limits = _limits(file, replica, settings, isl + osl, base.offset_s / 2.0)
+    cost = pass_cost(replica, base)
+    return Deployment(trust, replica, cost, limits, count, isl, osl, precision, named)
+
+
+def _deployment(model: Model, part: Accelerator, precision: str, split: Split) -> dict[str, Any]:
+    sizes = {name: int(getattr(split, field)) for name, field in SIZES.items()}
+    return {"model": model.name, "accelerator": part.name, "precision": precision, **sizes}
+
+
+def _started(file: "ServeFile", replica: Replica, cost: PassCost, used: int, isl: int) -> dict[str, Any]:
+    """Return what a cold start adds: until the weights are there, and the first prompt, alone."""
+    if not file.cold_start:
+        return {}
+    from parallel.serving.coldstart import start_of, started
+
+    start = start_of(file.cold_start, replica.cluster, weight_bytes(replica), used, replica.split.ranks)
+    return {"cold_start": started(start, cost(0.0, 0.0, isl, isl * isl / 2.0), file.cold_start.source)}
 
 
 def _split(file: "ServeFile", model: Model, path: str) -> Split:
@@ -120,7 +210,7 @@ def _split(file: "ServeFile", model: Model, path: str) -> Split:
     return Split(chosen.tp, ranks / chosen.tp, ranks / chosen.ep if routed else 1.0, chosen.ep)
 
 
-def _limits(file: "ServeFile", replica: Replica, settings: Settings, needed: float) -> Limits:
+def _limits(file: "ServeFile", replica: Replica, settings: Settings, needed: float, delay_s: float) -> Limits:
     """Return what the engine admits; InfeasibleError where not one request fits."""
     positions = cache_positions(replica, settings.memory, of_rest=settings.memory_of_rest)
     if positions < needed:
@@ -129,24 +219,35 @@ def _limits(file: "ServeFile", replica: Replica, settings: Settings, needed: flo
         raise InfeasibleError(file.name, f"{device:.0f} GB of memory per accelerator", problem, "raise tp or ep")
     return Limits(
         settings.sequences, settings.tokens, positions, settings.mixed,
-        settings.poll_steps, settings.wait_steps, settings.wait_share * settings.tokens,
+        settings.poll_steps, settings.wait_steps, settings.wait_share * settings.tokens, delay_s,
     )  # fmt: skip
 
 
-def _simulated(cost: PassCost, limits: Limits, load: "LoadFile", groups: float, isl: int, osl: int) -> Served:
-    """Simulate one attention group's share of the load."""
+def _simulated(
+    load: "LoadFile", groups: float, osl: int, cost: StepCost, limits: Limits, prompts: Callable[[int], list[int]]
+) -> Served:
+    """Simulate one attention group's share of the load; `prompts` says how many tokens each of so many is fed."""
     if load.requests_per_s:
         count = min(load.requests or 500, MOST_REQUESTS)
         gaps = np.random.default_rng(SEED).exponential(groups / load.requests_per_s, count)
-        return simulate(cost, limits, OpenLoop(tuple(np.cumsum(gaps).tolist())), [isl] * count, [osl] * count)
+        return simulate(
+            cost, limits, OpenLoop(tuple(np.cumsum(gaps).tolist())), prompts(count), about(osl, count, SEED + 1)
+        )
     clients = max(round((load.clients or 1) / groups), 1)
     count = min(load.requests or ROUNDS * clients, MOST_REQUESTS)
-    return simulate(cost, limits, ClosedLoop(clients), [isl] * count, [osl] * count)
+    return simulate(cost, limits, ClosedLoop(clients), prompts(count), about(osl, count, SEED + 1))
 
 
-def _percentiles(served: Served, base: Engine) -> dict[str, dict[str, float]]:
+def _intervals(base: Engine, times: Mapping[str, float]) -> dict[str, tuple[float, float] | None]:
+    """Return the 90 % interval of each time from the engine's residuals, None where none are stored."""
+    bands = {name: (low, high) for name, low, high in base.bands}
+    found = {name: bands.get(f"{name.removesuffix('_s')} aggregated") for name in times}
+    return {name: (times[name] * band[0], times[name] * band[1]) if band else None for name, band in found.items()}
+
+
+def _percentiles(served: Served, back_s: float) -> dict[str, dict[str, float]]:
     """Return percentiles of the three times, as the client sees them."""
-    lag = {"ttft_s": base.offset_s, "e2e_s": base.offset_s}
+    lag = {"ttft_s": back_s, "e2e_s": back_s}
     found = served.percentiles(*SHARES)
     return {name: {f"p{share:g}": held[share] + lag.get(name, 0.0) for share in SHARES} for name, held in found.items()}
 

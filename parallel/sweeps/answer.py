@@ -161,13 +161,15 @@ def _front(asked: Sweep, cells: dict[int, Cell], key: Key, members: list[int]) -
     for row in pareto(*values.T)[:SHOWN].tolist():
         number = int(owner[row])
         bound = bound_of(number)
+        cols = bound.at(index[row : row + 1])
         yield {
             "group": dict(key),
             "cell": number,
             "index": int(index[row]),
             "settings": asked.settings(number),
             **{name: shown(name, float(v)) for name, v in zip(asked.ask.front, values[row], strict=True)},
-            "strategy": results.strategy_of(bound, bound.at(index[row : row + 1]), 0),
+            "band": results.band_of(bound, cols, 0, float(bound.price(cols).seconds[0]))[0],
+            "strategy": results.strategy_of(bound, cols, 0),
             "point": _point(bound, int(index[row])),
         }
 

@@ -33,6 +33,7 @@ from parallel.training.layer import COMPUTE, TrainJob, collective, exposed, laye
 from parallel.training.layouts import Layout
 from parallel.training.splits import place
 from parallel.training.stages import balanced_stage, even_stage
+from parallel.training.uneven import eighths, layout, stretched, uneven
 from topo.columns import Column, ColumnLike
 
 SCHEDULES: tuple[str, ...] = (
@@ -162,10 +163,12 @@ def placement(job: TrainJob, cols: Columns) -> Layout:
     cols = cols.filled(DEFAULTS)
     _, times, (ahead, back) = _timed(job, layer_prices(job, cols), cols)
     modules = job.model.mtp_layers if job.work.software.mtp else 0
-    last_s = float(ahead[0] + back[0] + modules * times[-1][0])
-    per_kind = [float(seconds[0]) for seconds in times]
+    end, order = ahead + back + modules * times[-1], layer_order(job.model)
     stages, chunks = int(cols["pp"][0]), int(cols["vpp"][0])
-    return place(layer_order(job.model), per_kind, stages, chunks, last=last_s, mtp=modules)
+    if uneven(len(order), cols["pp"], cols["vpp"])[0]:
+        return layout(order, eighths(times, end)[:, 0].tolist(), stages, chunks, modules)
+    per_kind = [float(seconds[0]) for seconds in times]
+    return place(order, per_kind, stages, chunks, last=float(end[0]), mtp=modules)
 
 
 def placed_prices(job: TrainJob, cols: Columns) -> Floor:
@@ -222,11 +225,14 @@ def _reduction(job: TrainJob, s: Mapping[str, Column], cols: Mapping[str, Column
     return reduce + gather, shown
 
 
-def _bubbles(cols: Columns, m: Column, hop: Column, *times: Column) -> tuple[Column, Column]:
-    """Bubble of each row by its schedule, without hops and with; `times`: forward, backward, weight gradient of a stage.
+def _bubbles(job: TrainJob, s: Mapping[str, Column], cols: Columns) -> tuple[Column, Column]:
+    """Bubble of each row by its schedule, without hops and with.
 
-    Interleaving with hops that outlast a chunk is priced by its closed form, which is then a lower bound.
+    Interleaving with hops that outlast a chunk is priced by its closed form, which is then a lower bound. Chunks of unequal
+    layers add what `parallel.training.uneven` says.
     """
+    m, hop, times = s["microbatches"], s["hop"], (s["forward"], s["backward"], s["weight gradient"])
+    layers = [s[f"layer {index}"] for index in range(len(job.model.layers))]
     schedules, code = cols.distinct(("schedule",))
     still, moving = np.zeros(cols.rows), np.zeros(cols.rows)
     for index, schedule in enumerate(schedules["schedule"].astype(int).tolist()):
@@ -234,6 +240,11 @@ def _bubbles(cols: Columns, m: Column, hop: Column, *times: Column) -> tuple[Col
         pp, vpp, some, c, f, b, w = (row.take(mine) for row in (cols["pp"], cols["vpp"], m, hop, *times))
         for out, hops in ((still, 0.0), (moving, c)):
             out[mine] = _bubble(SCHEDULES[schedule], pp, some, vpp, f, b, hops, w)
+        if schedule == 0:
+            each = [seconds.take(mine) for seconds in layers]
+            beyond = stretched(layer_order(job.model), each, s["end"].take(mine), pp, vpp, some)
+            added = np.maximum(beyond * s["total"].take(mine), -still[mine])
+            still[mine], moving[mine] = still[mine] + added, moving[mine] + added
     return still, moving
 
 
@@ -249,7 +260,7 @@ def pipeline_prices(job: TrainJob, cols: Columns) -> Floor:
     """
     s = cols.on_distinct(PLACED_AXES, partial(placed_prices, job))
     pp, m, installed = cols["pp"], s["microbatches"], job.work.software.installation
-    bubble, moving = _bubbles(cols, m, s["hop"], s["forward"], s["backward"], s["weight gradient"])
+    bubble, moving = _bubbles(job, s, cols)
     waits = np.where(pp > 1, 2.0 * m * cols["vpp"] * job.engine.boundary_s, 0.0)
     out = {"term bubble": installed * bubble, "term pp": installed * (moving - bubble + waits)}
     out["piped"] = s["work"] + s["term imbalance"] + out["term bubble"] + out["term pp"]

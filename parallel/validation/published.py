@@ -7,14 +7,16 @@ their own are priced as SGLang, which says so.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from clusters import measurements
+from clusters.catalogue import Accelerator
 from clusters.products import part_of
 from parallel.hybrids import served_model
 from parallel.io import read_yaml
+from parallel.models import Model
 from parallel.precision import FORMATS
 from parallel.serving.engines import engine
 from parallel.serving.passes import PassCost, Split
@@ -166,6 +168,54 @@ def _first(case: Case) -> str:
 
 def _rate(case: Case, _: str, notes: list[str]) -> float:
     """Return the predicted figure of a case in its units."""
+    held = steady(case)
+    rate, accelerators = METRICS[case["metric"]]
+    split = Split(1.0, held.ep, 1.0, held.ep)
+    if held.tp > 1:
+        split = Split(held.tp, 1.0, held.tp / held.ep if held.tp % held.ep == 0 else held.tp, held.ep)
+    named = _engine(case, notes)
+    run = Run(named, held.model, held.part, held.precision, split, 1.0, held.context, 1.0)
+    base = engine(named)
+    cost = worker(run, split, base, replace(base.defaults, kv_bytes=held.kv_bytes), held.attention)[1]
+    return accelerators * rate(cost, held.batch, held.context, held.microbatches == 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Steady:
+    """A steady state that a case states in full.
+
+    Attributes
+    ----------
+    phase : `prefill` or `decode`
+    precision, attention : format of the experts, and of the attention's weights where it is named
+    batch : sequences, or prompt tokens, on every accelerator (under tensor parallelism: of the group)
+    context : positions that a sequence sees, or tokens of a prompt
+    microbatches : halves that a pass is run in; None where the case does not say
+    token_s : measured seconds of one token on one accelerator
+    """
+
+    model: Model
+    part: Accelerator
+    phase: str
+    precision: str
+    attention: str
+    kv_bytes: float
+    tp: float
+    ep: float
+    batch: float
+    context: float
+    microbatches: int | None
+    token_s: float
+
+
+def steady(case: Case) -> Steady:
+    """Return the steady state of a case.
+
+    Raises
+    ------
+    Skip
+        It states none, or of something that cannot be priced.
+    """
     if case.get("kind") == "analytic_limit":
         raise Skip("formula")
     if case["metric"] not in METRICS:
@@ -187,19 +237,24 @@ def _rate(case: Case, _: str, notes: list[str]) -> float:
         raise Skip("context not stated")
     if parallel.get("mtp"):
         raise Skip("metric not modelled", "drafts of several tokens")
-    ep, tp = float(parallel.get("ep") or 1) if _plain(parallel.get("ep")) else 1.0, float(parallel.get("tp") or 1)
-    split = Split(1.0, ep, 1.0, ep) if tp == 1 else Split(tp, 1.0, tp / ep if tp % ep == 0 else tp, ep)
+    ep = float(parallel.get("ep") or 1) if _plain(parallel.get("ep")) else 1.0
     formats = case.get("precision") or {}
     moe = str(formats.get("moe") or formats.get("gemm") or "fp8")
-    named = _engine(case, notes)
-    run = Run(named, model, chip, {"nvfp4": "fp4"}.get(moe, moe), split, 1.0, context, 1.0)
-    base = engine(named)
-    cached = 1.0 if formats.get("kv") == "fp8" or moe == "nvfp4" else 2.0
     attention = str(formats.get("attention", ""))
-    cost = worker(run, split, base, replace(base.defaults, kv_bytes=cached), attention if attention in FORMATS else "")[
-        1
-    ]
-    return accelerators * rate(cost, batch, context, parallel.get("microbatches") == 2)
+    return Steady(
+        model,
+        chip,
+        "prefill" if rate is _prefill else "decode",
+        {"nvfp4": "fp4"}.get(moe, moe),
+        attention if attention in FORMATS else "",
+        1.0 if formats.get("kv") == "fp8" or moe == "nvfp4" else 2.0,
+        float(parallel.get("tp") or 1),
+        ep,
+        batch,
+        context,
+        parallel.get("microbatches"),
+        accelerators / float(case["value"]),
+    )
 
 
 def _engine(case: Case, notes: list[str]) -> str:

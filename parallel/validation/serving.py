@@ -72,18 +72,31 @@ def score(file: str | Path | None = None, progress: Progress | None = None) -> d
             rows += validation_throughput.rows_of(validation_throughput.read(None), progress)
             rows += validation_published.rows_of(validation_published.read(None), progress)
     figures, groups = scoring.summary(rows)
+    passes = _passes() if file is None else []
     return {
         "set": "serving",
         "file": name,
         "summary": figures,
         "groups": groups,
-        "metrics": {kind: _told([row for row in rows if row["kind"] == kind]) for kind in _kinds(rows)},
+        "metrics": {
+            kind: _told([row for row in each if row["kind"] == kind])
+            for each in (rows, passes)
+            for kind in _kinds(each)
+        },
         "levels": {kind: levels([row for row in rows if row["kind"] == kind]) for kind in _kinds(rows)},
         "constants": {"fitted": len(CONSTANTS) * len(engine_names()), "engines": len(CONSTANTS) * len(engine_names())},
         "leave_one_source_out": held_out(),
         "skips": {**SKIPS, **validation_published.SKIPS},
         "rows": rows,
+        "passes": passes,
     }
+
+
+def _passes() -> list[Row]:
+    """Return the shipped passes of a stated batch, priced by phase without an engine; the summary leaves them out."""
+    from parallel.validation import phases
+
+    return [{**row, "kind": f"{row['phase']} pass, no engine"} for row in phases.rows()]
 
 
 def _kinds(rows: Sequence[Row]) -> list[str]:

@@ -55,8 +55,8 @@ def number(row: Cells, key: str, default: float = 0.0) -> float:
     return float(cell) if cell else default
 
 
-def run_of(row: Cells) -> Run:
-    """Turn a row into a run.
+def run_of(row: Cells, *, sized: bool = True) -> Run:
+    """Turn a row into a run; `sized` where its tool sizes the token budget by the load.
 
     Raises
     ------
@@ -85,6 +85,8 @@ def run_of(row: Cells) -> Run:
         "isl": number(row, "isl"),
         "osl": number(row, "osl"),
         "gemm_quant": row.get("gemm_quant", ""),
+        "version": row.get("engine_version", ""),
+        "sized": sized,
         "drafted": DRAFTS in note,
     }
     routed = any(isinstance(kind.mlp, Moe) for kind in model.layers)

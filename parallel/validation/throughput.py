@@ -117,7 +117,7 @@ def tokens_per_s(line: Cells) -> float:
     isl, osl = float(line["isl"]), float(line["osl"])
     run = Run("trtllm", model, chip, precision, split, 1.0, isl, osl)
     replica, cost = worker(run, split, base, base.defaults)
-    limits = limits_of(replica, base.defaults)
+    limits = limits_of(replica, base.defaults, base)
     asked = ASKED.get((_rounded(isl), _rounded(osl)), float("inf")) / split.dp
     room = min(limits.sequences, limits.positions / (isl + osl), asked)
     if room < 1:

@@ -24,7 +24,9 @@ def compare(
         typer.Option(help="Scale-up domain sizes; they need not divide the GPUs [default: 8,72,576; a cluster's own]"),
     ] = None,
     gpus: Annotated[int, typer.Option(help="GPUs bought, the same for every wiring.")] = 4608,
-    nic: Annotated[str | None, typer.Option(help="NIC per GPU, e.g. 400Gb/s or 50GB/s [default: usual one]")] = None,
+    nic: Annotated[
+        str | None, typer.Option(help="NIC per GPU: 400Gb/s, 50GB/s or a name, connectx-8 [default: usual one]")
+    ] = None,
     oversubscription: Annotated[float, typer.Option(help="Down to up bandwidth of the scale-out fabric.")] = 1.0,
     isl: Annotated[int, typer.Option(help="Input tokens per request.")] = 4096,
     osl: Annotated[int, typer.Option(help="Output tokens per request.")] = 1024,
@@ -106,10 +108,21 @@ def parse_domains(text: str, gpus: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _parse_nic(text: str) -> float:
-    """Read a bandwidth per GPU and direction, in bytes per second."""
+def _parse_nic(text: str) -> float | str:
+    """Read a NIC: a bandwidth per GPU and direction, in bytes per second, or a name of the catalogue.
+
+    >>> _parse_nic("400Gb/s"), _parse_nic("cx8")
+    (50000000000.0, 'connectx-8')
+    """
+    from clusters import catalogue
     from clusters.units import parse_quantity
 
+    if text.strip()[:1] not in "0123456789+-.":
+        try:
+            return catalogue.nic(text).name
+        except SpecError as error:
+            remedy = f"{error.faults[0].remedy}; or write a rate, such as 400Gb/s"
+            raise SpecError([Fault("--nic", text, error.faults[0].problem, remedy)]) from None
     try:
         value = float(parse_quantity(text, "bandwidth"))
     except ValueError as error:

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -236,8 +235,10 @@ def _own_files() -> Iterator[Finding]:
 
 def _output() -> Iterator[Finding]:
     """Try to write where answers would go."""
+    from tempfile import TemporaryFile
+
     try:
-        with tempfile.TemporaryFile(dir=Path.cwd()):
+        with TemporaryFile(dir=Path.cwd()):
             pass
     except OSError as error:
         remedy = "change to a folder of your own, or name another with --out and --report"

@@ -24,11 +24,15 @@ def explain(
     """Explain a result: where its time and memory go, which link stops it, and what would help, re-priced."""
     from parallel.explain.account import explain as account
     from parallel.explain.read import read_point
+    from parallel.explain.served import explain_served, read_served
 
     door = Door(as_json, quiet)
     with door.progress("pricing it again, and what could be changed"):
-        point, rows = read_point(result, row)
-        document = {"result": result, **account(point), "rows": rows}
+        if served := read_served(result):
+            document = {"result": result, **explain_served(served), "rows": []}
+        else:
+            point, rows = read_point(result, row)
+            document = {"result": result, **account(point), "rows": rows}
     if term is not None:
         _check(term, [held["name"] for held in document["terms"]])
     from podscale.explainwords import drawing

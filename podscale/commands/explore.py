@@ -1,14 +1,16 @@
 """`podscale explore`: a local page on which a design is changed by hand and its answer follows."""
 
-import socket
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from podscale.commands.options import AsJson, Quiet
 from podscale.door import console, to_json
 from topo.errors import Fault, SpecError
+
+if TYPE_CHECKING:
+    import socket
 
 
 def explore(
@@ -61,8 +63,10 @@ def _check_extra() -> None:
         raise SpecError([Fault("explore", None, f"needs {' and '.join(missing)}, which is not here", remedy)])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> "socket.socket":
     """Return a socket that listens, before anything is said about an address."""
+    import socket
+
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)

@@ -10,6 +10,8 @@ from podscale.door import Door
 from topo.errors import Fault, SpecError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from parallel.explain.point import Point
 
 Scenario = Annotated[str, typer.Argument(help="Scenario file (YAML): the model, the cluster, the split.")]
@@ -44,21 +46,60 @@ def serve(
         str | None, typer.Option(help="Price an ideal instead: `communication` makes everything but talking free.")
     ] = None,
     trace: Trace = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="Find split, clients, engine and pools for the file's limits and demand.")
+    ] = False,
+    flags: Annotated[
+        bool, typer.Option("--flags", help="Print how vLLM, SGLang and TensorRT-LLM are launched like that.")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Price one serving deployment: TTFT, TPOT, their terms, memory per GPU; or prefill and decode on two pools."""
-    from parallel.scenario import serve as run
-
+    """Price one serving deployment: TTFT, TPOT, their terms, memory per GPU; or search for the best."""
     _check(trace, limit)
     door = Door(as_json, quiet)
+    if search:
+        _search(scenario, door, trace=trace, limit=limit, flags=flags)
+        return
+    from parallel.scenario import serve as run
+
     with door.progress("pricing the deployment"):
         document = run(scenario, limit=limit)
     if trace:
         document["trace"] = _write(trace, _pass(scenario))
+    from podscale.servewords import draw_launches
     from podscale.tables import draw_serve
 
-    door.answer(document, draw_serve)
+    if flags and not document.get("deploy"):
+        raise SpecError([Fault("--flags", None, "are an engine's, and the file names none", "write engine: vllm")])
+    if flags and (faults := document["deploy"][document["engine"]].get("faults")):
+        raise SpecError([Fault(**fault) for fault in faults])
+
+    def draw(console: "Console", told: dict[str, Any]) -> None:
+        draw_serve(console, told)
+        if flags:
+            draw_launches(console, told["deploy"])
+
+    door.answer(document, draw)
+
+
+def _search(scenario: str, door: Door, *, trace: Path | None, limit: str | None, flags: bool) -> None:
+    """Answer a search."""
+    from parallel.serving.search import search_file
+    from podscale.servewords import draw_launches, draw_search
+
+    given = {"--trace": trace, "--limit": limit}
+    if wrong := [name for name, value in given.items() if value]:
+        raise SpecError([Fault(name, str(given[name]), "is of one deployment", "leave it out") for name in wrong])
+    with door.progress("searching") as progress:
+        document = search_file(scenario, progress)
+
+    def draw(console: "Console", told: dict[str, Any]) -> None:
+        draw_search(console, told)
+        if flags:
+            draw_launches(console, told["deploy"])
+
+    door.answer(document, draw)
 
 
 def _check(trace: Path | None, limit: str | None = None) -> None:

@@ -5,7 +5,7 @@ the one that changed is priced again.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,11 @@ from podscale.explore.state import BY_NAME, Design, State
 from topo.errors import Fault, SpecError
 
 if TYPE_CHECKING:
+    from parallel.explain.loads import Loads
     from topo.blueprint import Blueprint
 
 MOST_STRATEGIES = 4_000_000
 """A larger search takes more than a few seconds, and is left to the command line."""
-
-MOST_LOADED = 8192
-"""GPUs up to which loads are put on every link within half a second."""
 
 _MOST_VARIABLES = 3_000
 
@@ -61,16 +59,17 @@ def wiring(state: State, *, loads: bool = False) -> Answer:
     Parameters
     ----------
     loads
-        Whether links are coloured by what they carry when every GPU sends to the one half the cluster away, at the rate
-        of a NIC; clusters of more than `MOST_LOADED` GPUs are drawn without.
+        Whether links are coloured by what the best strategy of the phase that is shown puts on them: the share of its step
+        in which they are at work.
 
     Returns
     -------
     dict
-        By side: the entry of ``wirings`` of ``compare --json``, `gpus`, `drawing` (SVG), `loaded`, and `all_to_all_Bps`,
-        what each GPU gets when all send to all (None: not found quickly).
+        By side: the entry of ``wirings`` of ``compare --json``, `gpus`, `drawing` (SVG), `loaded` (the split whose traffic it
+        is, or None), `busy` (loads by tier and phase), and `all_to_all_Bps`, what each GPU gets when all send to all
+        (None: not found quickly).
     """
-    return each(state, lambda design: _wired(design, loads=loads))
+    return each(state, lambda design: _wired(design, state.phase if loads else ""))
 
 
 def assumptions(state: State) -> Answer:
@@ -119,8 +118,8 @@ def _priced(design: Design, phase: str) -> Answer:
 
 
 @lru_cache(maxsize=64)
-def _wired(design: Design, *, loads: bool) -> Answer:
-    """Describe and draw one wiring."""
+def _wired(design: Design, phase: str) -> Answer:
+    """Describe and draw one wiring, with the loads of a phase's best strategy where one is named."""
     from dataclasses import asdict
 
     from clusters.build import build, facts
@@ -129,19 +128,35 @@ def _wired(design: Design, *, loads: bool) -> Answer:
     from topo.survey import parts
 
     cluster = build(built(design).spec)
-    carried = _shifted(cluster.blueprint, cluster.spec.scale_out.bandwidth_Bps) if loads else None
+    split, busy, carried = _carried(design, phase) if phase else (None, {}, None)
     found: Answer = plain(
         {
             "domain": cluster.spec.domain,
             "tiers": [asdict(tier) for tier in cluster.tiers],
             "parts": parts(cluster.blueprint),
             "gpus": cluster.accelerators,
-            "loaded": carried is not None,
+            "loaded": split,
+            "busy": busy,
             "all_to_all_Bps": _all_to_all_Bps(cluster.blueprint),
             "drawing": topology_svg(outline(cluster.blueprint, carried), facts(cluster)["tiers"]),
         }
     )
     return found
+
+
+def _carried(design: Design, phase: str) -> "tuple[str | None, Answer, Loads | None]":
+    """Return a phase's best split, the loads that it puts on each tier, and on each class of links; None where none runs."""
+    from parallel.explain.loads import class_loads, tier_loads
+    from parallel.explain.point import Point
+    from parallel.explain.scene import scene_of
+    from podscale import words
+
+    row = _priced(design, phase)["row"]
+    if row["infeasible"]:
+        return None, {}, None
+    scene = scene_of(Point.from_dict(row["point"]))
+    busy = {tier: {phase: load} for tier, load in tier_loads(scene).items()}
+    return words.split(row["strategy"]), busy, class_loads(scene)
 
 
 def _all_to_all_Bps(blueprint: "Blueprint") -> float | None:  # noqa: N802  (the unit is part of the name)
@@ -153,24 +168,6 @@ def _all_to_all_Bps(blueprint: "Blueprint") -> float | None:  # noqa: N802  (the
     except SpecError:  # one accelerator, or parts that nothing joins
         return None
     return rate.bandwidth_Bps if rate.exact else None
-
-
-def _shifted(blueprint: "Blueprint", rate_Bps: float) -> "Mapping[tuple[str, str], float] | None":
-    """Return the load of every class of links when each accelerator sends to the one half the cluster away."""
-    import numpy as np
-
-    from topo.graphs import flat
-    from topo.loads import link_loads
-    from topo.outline import class_loads
-
-    graph = flat(blueprint)
-    ends = np.asarray(graph.accelerators)
-    if not 2 <= len(ends) <= MOST_LOADED:
-        return None
-    try:
-        return class_loads(blueprint, link_loads(graph, (ends, np.roll(ends, len(ends) // 2), rate_Bps)))
-    except SpecError:  # parts that nothing joins
-        return None
 
 
 @lru_cache(maxsize=64)

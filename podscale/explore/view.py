@@ -13,6 +13,8 @@ from typing import Any
 
 from podscale import draw, palette, render, words
 from podscale.explore.state import FIELDS, MOST_TEXT, OWN, Design, State, text_of
+from podscale.fronts import around as outlined
+from podscale.fronts import said
 from podscale.report import environment
 
 PAGE = Path(__file__).parent / "page"
@@ -247,9 +249,15 @@ def frontier(sides: Answer, phase: str) -> dict[str, Any] | None:
         return None
     key, title, factor = _AXES[phase]
     logarithmic = phase == "prefill"
-    places = [point[key] * factor for front in fronts.values() for point in front]
+    between = "vh" if phase == "decode" else "hv"
+    outlines = {
+        side: outlined(sorted(front, key=lambda p: float(p[key])), key, between) for side, front in fronts.items()
+    }
+    edges = [edge for outline in outlines.values() for edge in outline]
+    points = [(point[key], point["tokens_per_s_per_gpu"]) for front in fronts.values() for point in front]
+    places = [x * factor for x, _ in (*points, *edges)]
     low, high = (min(places) / 1.1, max(places) * 1.1) if logarithmic else (0.0, max(places) * 1.04)
-    top = max(point["tokens_per_s_per_gpu"] for front in fronts.values() for point in front) * 1.06
+    top = max(y for _, y in (*points, *edges)) * 1.06
 
     def across(x: float) -> float:
         share = math.log(x / low) / math.log(high / low) if logarithmic else (x - low) / (high - low)
@@ -259,6 +267,11 @@ def frontier(sides: Answer, phase: str) -> dict[str, Any] | None:
         "title": title,
         "x_ticks": [(words.figures(t), across(t)) for t in ticks(low, high, logarithmic=logarithmic)],
         "y_ticks": [(words.figures(t), 100.0 * (1 - t / top)) for t in ticks(0.0, top)],
+        "bands": {
+            side: "L".join(f"{across(x * factor):.2f} {100.0 * (1 - y / top):.2f}" for x, y in outline)
+            for side, outline in outlines.items()
+            if outline
+        },
         "lines": {
             side: _curve(front, lambda point: across(point[key] * factor), top, phase) for side, front in fronts.items()
         },
@@ -290,6 +303,7 @@ def _curve(front: Iterable[Mapping[str, Any]], across: Any, top: float, phase: s
                 "split": words.split(point["strategy"]),
                 "rest": words.rest_of(point["strategy"], brief=True),
                 "time": words.seconds(point["tpot_s"] or point.get("ttft_s")),
+                "band": said(point),
             }
             for point in front
         ),

@@ -280,3 +280,21 @@ def test_one_accelerator_alone_is_a_domain_of_one():
         assert row["gpus_used"] == 1
         assert not row["infeasible"]
         assert not {"tp", "ep", "pp"} & {*row["terms"]}
+
+
+def test_every_answer_has_an_interval_and_says_what_it_rests_on(document):
+    for row in document["rows"]:
+        judged = {"train": "step_time_s", "prefill": "ttft_s", "decode": "tpot_s"}[row["phase"]]
+        low, high = row["interval"]
+        assert 0.4 * row[judged] < low < high < 2.5 * row[judged]
+        if row["phase"] != "train":
+            assert "passes of a stated batch" in row["interval_note"]
+    points = [point for front in document["frontiers"] for point in front["points"]]
+    assert all(low < high for low, high in (point["band"] for point in points))
+
+
+def test_a_nic_of_the_catalogue_is_its_rate_and_its_part():
+    by_name, by_rate = (compare(replace(DENSE, nic=nic, phases=("decode",))) for nic in ("connectx-8", 100e9))
+    assert by_name["workload"]["nic_Bps"] == by_rate["workload"]["nic_Bps"]
+    assert by_name["rows"][0]["tokens_per_s_per_gpu"] == by_rate["rows"][0]["tokens_per_s_per_gpu"]
+    assert "connectx-8" in by_name["wirings"][0]["parts"]

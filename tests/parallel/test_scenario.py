@@ -87,6 +87,9 @@ def test_every_shipped_scenario_is_tested():
         "llama-405b-h100",
         "old-with-new",
         "llama-70b-vllm",
+        "llama-70b-sessions",
+        "deepseek-v3-rack",
+        "rl-7b-h800",
     }
 
 

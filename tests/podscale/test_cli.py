@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from inspect import signature
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -198,6 +199,30 @@ def test_help_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+SCENARIOS = Path(__file__).parents[2] / "examples" / "scenarios"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["serve", str(SCENARIOS / "llama-70b-serve.yaml")],
+        ["serve", str(SCENARIOS / "llama-70b-vllm.yaml")],
+        ["train", str(SCENARIOS / "llama-405b-h100.yaml")],
+        ["compare", "--domains", "8", "--gpus", "512"],
+        ["list", "accelerators"],
+    ],
+    ids=lambda argv: " ".join(argv).replace(f"{SCENARIOS}/", ""),
+)
+def test_a_first_answer_loads_only_what_it_needs(argv):
+    later = ("networkx", "scipy", "ray", "plotly", "jinja2", "polars", "starlette", "topo.flows")
+    code = (
+        "import sys; from podscale.cli import main; code = main([*sys.argv[1:], '--json']); "
+        f"print(code, sorted(set({later}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout.strip().splitlines()[-1] == "0 []"
 
 
 def test_a_reader_who_leaves_early_sees_no_error():

@@ -129,7 +129,7 @@ def test_a_training_step_is_traced_stage_by_stage_and_says_how_far_it_is_from_it
     about, events = traced(path)
     assert len({event["pid"] for event in events}) == 16
     assert about["priced_s"] == document["step_time_s"]
-    assert any("executed chunk by chunk" in warning for warning in document["warnings"])
+    assert about["step_s"] == pytest.approx(about["priced_s"], rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -144,3 +144,29 @@ def test_a_training_step_is_traced_stage_by_stage_and_says_how_far_it_is_from_it
 def test_a_trace_that_cannot_be_is_refused(scenario: str, flags: dict[str, Any], problem: str) -> None:
     with pytest.raises(SpecError, match=problem):
         serve(scenario, **flags)
+
+
+def test_a_deployment_under_an_engine_is_explained_by_its_terms_and_by_changes_simulated_again(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "engine.yaml"
+    path.write_text(
+        "model: llama-3.1-8b\ncluster: hgx-h100\nengine: vllm\nload: {clients: 4, requests: 16}\n"
+        "workload: {isl: 512, osl: 64, precision: fp8}\nstrategy: {tp: 2}\n",
+        encoding="utf-8",
+    )
+    out = shown(capsys, str(path))
+    assert "Every output token of llama-3.1-8b under vllm takes" in out
+    for title in ("Where the time goes", "Memory of one accelerator", "What would help, cheapest first"):
+        assert title in out
+    assert "90 % interval of the time per token" in out
+    assert "starts" in shown(capsys, str(path), term="starts")
+    document = json.loads(shown(capsys, str(path), as_json=True))
+    assert {"terms", "advice", "tried", "bottleneck", "interval", "memory", "row"} <= set(document)
+
+
+def test_a_figure_of_a_deployment_under_an_engine_has_no_elasticity_and_says_what_to_ask() -> None:
+    from podscale.commands.sensitivity import sensitivity
+
+    with pytest.raises(SpecError, match="podscale explain tells its terms and simulates changes"):
+        sensitivity(str(SCENARIOS / "llama-70b-vllm.yaml"))

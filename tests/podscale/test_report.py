@@ -9,7 +9,7 @@ from parallel.compare import CompareRequest, compare
 from parallel.explain.point import Point
 from parallel.explain.scene import scene_of
 from parallel.questions.sensitivity import sensitivity
-from parallel.serving.engines import held_out
+from parallel.serving import bands
 from podscale import charts, draw, palette, report, reportparts
 from podscale.door import plain
 from topo.errors import SpecError
@@ -208,7 +208,9 @@ def test_errors_shown_are_those_stored_beside_the_constants(told):
     backing = {group["set"]: group for group in told["decode"]["backing"] if group["set"] in ("gemm", "serving")}
     held = kernels.table()["measured"]["gb200"][backing["gemm"]["group"].split()[1]]["held_out"]
     assert [backing["gemm"][name] for name in ("median", "p90")] == [held["median"], held["p90"]]
-    assert backing["serving"]["median"] == held_out()["part"]["gb200"]["tpot_median"]
+    passes = bands.document()["bands"]["decode"]["fp8"]
+    assert backing["serving"]["band"] == [passes["low"], passes["high"]]
+    assert backing["serving"]["n"] == passes["n"]
     whole_steps = told["train"]["backing"][0]
     assert whole_steps["band"] == software.document()["bands"]["megatron-core, experts"]["all"]
     for part in told.values():

@@ -137,7 +137,9 @@ def test_a_row_that_says_nothing_fits_is_infeasible(tmp_path: Path) -> None:
 
 
 def test_an_engine_is_refused_with_the_way_out() -> None:
-    with pytest.raises(SpecError, match="leave it out, and load, to price one phase"):
+    with pytest.raises(
+        SpecError, match="podscale explain tells its terms and simulates changes; or leave out engine and load"
+    ):
         read_point(SCENARIOS / "llama-70b-vllm.yaml")
 
 

@@ -42,7 +42,7 @@ def test_an_unknown_engine_is_refused_with_the_known_ones() -> None:
 
 
 def test_launches_set_what_settings_have() -> None:
-    keys = {"engine", "model", "generation", "precision", "tp", "lengths", "clients"}
+    keys = {"engine", "model", "generation", "precision", "tp", "attention_dp", "lengths", "clients"}
     names = {field.name for field in fields(Settings)}
     for entry in read_yaml(DATA / "launches.yaml")["launches"]:
         assert set(entry) <= keys | names

@@ -53,7 +53,15 @@ def test_more_of_anything_takes_no_less(b: int, context: int, prompt: int) -> No
     n = float(b * context)
     base = COST(b, n, prompt, prompt * prompt / 2)
     assert COST(b, n + context, prompt, prompt * prompt / 2) >= base
-    assert COST(b, n, prompt + 100, (prompt + 100) ** 2 / 2) > base
+    assert COST(b, n, prompt + 100, (prompt + 100) ** 2 / 2) >= base
+    assert COST(b, n, 40_000, 40_000**2 / 2) > COST(b, n, 30_000, 30_000**2 / 2)
+
+
+def test_a_pass_with_a_prompt_takes_no_less_than_the_host_needs_for_its_kernels() -> None:
+    assert COST(1, 1, 1, 1) == pytest.approx(VLLM.eager_s * COST.kernels)
+    assert COST(1, 1, 0, 0) < 0.5 * COST(1, 1, 1, 1)
+    slow = replace(COST, engine=replace(VLLM, eager_s=0.0))
+    assert COST(1, 1, 30_000, 30_000**2 / 2) == slow(1, 1, 30_000, 30_000**2 / 2)
 
 
 def test_a_pass_of_nothing_but_one_token_reads_the_weights_once() -> None:
@@ -65,7 +73,7 @@ def test_a_pass_of_nothing_but_one_token_reads_the_weights_once() -> None:
 
 def test_an_engine_factor_of_two_doubles_the_starts_alone() -> None:
     twice = replace(COST, engine=replace(VLLM, launch=2 * VLLM.launch))
-    assert twice(8, 8000, 0, 0) - COST(8, 8000, 0, 0) == pytest.approx(VLLM.launch * COST.kernels_s)
+    assert twice(8, 8000, 0, 0) - COST(8, 8000, 0, 0) == pytest.approx(VLLM.launch * COST.kernels * COST.kernel_s)
 
 
 def test_experts_over_attention_groups_exchange_and_overlap_hides_it() -> None:

@@ -28,7 +28,7 @@ def test_closed_form_follows_the_simulation(engine_name: str, isl: float, osl: f
     model, chip, base = served_model("llama-3.1-70b"), accelerator("h200-sxm"), engine(engine_name)
     run = Run(engine_name, model, chip, "fp8", Split(tp=4), clients, isl, osl)
     replica, cost = worker(run, run.split, base, base.defaults)
-    served, closed = both(cost, limits_of(replica, base.defaults), clients, isl, osl)
+    served, closed = both(cost, limits_of(replica, base.defaults, base), clients, isl, osl)
     assert closed.tpot_s == pytest.approx(np.mean(served.tpot_s), rel=0.05)
     assert closed.ttft_s == pytest.approx(np.mean(served.ttft_s), rel=0.35)
 
@@ -38,7 +38,7 @@ def test_closed_form_of_polling_follows_the_simulation() -> None:
     run = Run("sglang", model, chip, "fp4", Split(8, 1, 1, 8), 32, 1024, 1024)
     chosen = launched(base, model, chip, "fp4", 8, 32, 1024, 1024)
     replica, cost = worker(run, run.split, base, chosen)
-    served, closed = both(cost, limits_of(replica, chosen), 32, 922, 922)
+    served, closed = both(cost, limits_of(replica, chosen, base), 32, 922, 922)
     assert closed.tpot_s == pytest.approx(np.mean(served.tpot_s), rel=0.08)
     assert closed.ttft_s == pytest.approx(np.mean(served.ttft_s), rel=0.35)
 
@@ -57,3 +57,13 @@ def test_one_client_waits_for_nobody() -> None:
     assert closed.ttft_s == pytest.approx(0.5)
     assert closed.tpot_s == pytest.approx(0.01)
     assert not closed.saturated
+
+
+@pytest.mark.parametrize("split", [Split(1, 8, 1, 8), Split(2, 4, 1, 8), Split(1, 72, 1, 72)])
+@pytest.mark.parametrize("engine_name", ["vllm", "sglang", "trtllm"])
+def test_closed_form_of_attention_groups_and_experts_follows_the_simulation(engine_name: str, split: Split) -> None:
+    model, chip, base = served_model("deepseek-r1"), accelerator("gb200"), engine(engine_name)
+    replica, cost = worker(Run(engine_name, model, chip, "fp8", split, 16, 4096, 1024), split, base, base.defaults)
+    served, closed = both(cost, limits_of(replica, base.defaults, base), 16, 4096, 1024)
+    assert closed.tpot_s == pytest.approx(np.mean(served.tpot_s), rel=0.06)
+    assert closed.ttft_s == pytest.approx(np.mean(served.ttft_s), rel=0.35)

@@ -134,3 +134,21 @@ def test_a_port_in_use_is_a_fault(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SpecError, match="cannot be listened on"):
         command.explore(port=taken.getsockname()[1], browser=False)
     assert not capsys.readouterr().out
+
+
+def test_loads_are_those_of_the_best_split_of_the_phase_that_is_shown():
+    wide = "gpus=256&domain=8&model=deepseek-v3&cluster=h100&phase="
+    pages = {phase: json.loads(ask("/loads", wide + phase)[2])["html"] for phase in ("train", "decode")}
+    for phase, page in pages.items():
+        split = json.loads(ask(f"/answer/{phase}", wide + phase)[2])["designs"]["a"]["row"]["strategy"]
+        assert f"the traffic of the best split, EP{split['ep']:.0f} " in page
+        assert "at work: " in page
+    assert "at work: training" in pages["train"]
+    assert "at work: decode" in pages["decode"]
+    assert "at work" not in json.loads(ask("/wiring", wide + "decode")[2])["html"]
+
+
+def test_a_design_that_cannot_run_is_drawn_without_loads():
+    page = json.loads(ask("/loads", "gpus=8&domain=8&model=llama-3.1-405b&cluster=a100-sxm-40&phase=decode")[2])["html"]
+    assert "at work" not in page
+    assert "Loads:" not in page

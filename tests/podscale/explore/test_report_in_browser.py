@@ -2,7 +2,16 @@
 
 import pytest
 
+from parallel.compare import CompareRequest, compare
 from podscale import report
+from podscale.door import plain
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """The report of a whole comparison: DeepSeek-V3 on 4,608 GPUs, three wirings, three phases."""
+    document = plain(compare(CompareRequest(domains=(8, 72, 576))))
+    return report.write(document, tmp_path_factory.mktemp("real") / "compare.html").as_uri()
 
 
 @pytest.fixture
@@ -46,3 +55,38 @@ def test_charts_keep_their_key_out_of_the_axis_on_a_phone(file, look):
 def test_dark_charts_are_readable(file, look):
     page = drawn(look(file, dark=True))
     assert page.evaluate("getComputedStyle(document.querySelector('.xtick text')).fill") == "rgb(162, 172, 183)"
+
+
+@pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 1280), (False, 390), (True, 390)])
+def test_a_real_report_is_accessible_in_both_themes_at_desktop_and_phone_width(real, look, accessible, dark, width):
+    page = drawn(look(real, dark=dark, width=width))
+    titles = page.evaluate("[...document.querySelectorAll('h2')].map(title => title.textContent)")
+    assert {"What to buy next", "Roofline of every operator", "Throughput against interactivity"} <= set(titles)
+    accessible(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_names_of_operators_touch_no_other(real, look, width):
+    page = drawn(look(real, width=width))
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('[id^=roofline]')].map(chart => [...chart.querySelectorAll('.textpoint text')]"
+        ".filter(text => text.textContent.trim()).map(text => text.getBoundingClientRect())"
+        ".map(box => [box.left, box.right, box.top, box.bottom]))"
+    )
+    assert len(boxes) == 3
+    assert all(chart for chart in boxes)
+    for chart in boxes:
+        for place, (left, right, top, bottom) in enumerate(chart):
+            assert 0 <= left <= right <= width
+            others = chart[:place]
+            assert not any(left < r and right > x and top < b and bottom > t for x, r, t, b in others)
+
+
+def test_a_real_report_draws_fronts_in_their_bands_and_wirings_with_their_traffic(real, look):
+    page = drawn(look(real))
+    fills = page.evaluate("document.querySelectorAll('[id^=frontier] .js-fill').length")
+    assert fills == 6
+    said = page.evaluate("[...document.querySelectorAll('svg.wiring .note')].map(note => note.textContent).join(' ')")
+    assert said.count("at work:") >= 5
+    assert "No 90 % interval" not in page.content()
