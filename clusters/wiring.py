@@ -59,13 +59,13 @@ def blueprint_of(spec: ClusterSpec) -> "Blueprint":
 
 def _one(spec: ClusterSpec, *, alone: bool) -> "Blueprint":
     """Wire a cluster of one kind; one domain has NICs only where something else lies beyond it."""
-    from topo.wide import sites
-
     each = spec.domains // (spec.sites.count if spec.sites else 1)
     beyond = not alone or (spec.sites is not None and spec.sites.count > 1)
     with _in_file(spec.file):
         hall = (_direct if spec.scale_out.kind in DIRECT else _tree)(spec, each, beyond=beyond)
         if spec.sites:
+            from topo.wide import sites
+
             hall = sites(hall, *_lines(spec.sites, spec))
     return changed(hall, spec.changes, spec.file)
 

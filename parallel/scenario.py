@@ -18,25 +18,24 @@ from parallel.explain.point import Point
 from parallel.io import read_yaml
 from parallel.memory import WEIGHT_BYTES
 from parallel.models import Model, flops_per_token_forward, parameters
-from parallel.operations import Run, whole_run
 from parallel.placement import domain_size
 from parallel.priced import Priced
 from parallel.scenarioparts import cluster_of, every, given, model_of, pool_of, split_as
 from parallel.serving import phases as serving
 from parallel.serving.phases import ServeJob
-from parallel.serving.transfer import Side, Transfer, request_bytes, transfer
 from parallel.strategy import Columns
 from parallel.sweeps.task import PHASES, Bound
 from parallel.training.frameworks import optimizer_bytes
 from parallel.training.layer import TrainJob
 from parallel.training.layouts import describe
 from parallel.training.step import DEFAULTS, placement
-from parallel.training.verdict import Verdict, verdict
 from parallel.workload import ServeWorkload, Software, TrainWorkload
 from topo.errors import Fault, InfeasibleError, SpecError
 
 if TYPE_CHECKING:
     from parallel.scenariofile import ExchangeFile, RunFile, ServeFile, ServeStrategyFile, TrainFile
+    from parallel.serving.transfer import Side, Transfer
+    from parallel.training.verdict import Verdict
 
 SIDES = ("prefill", "decode")
 """The phases of a request, in their order."""
@@ -68,6 +67,8 @@ def train(path: str | Path) -> dict[str, Any]:
 
 def _run(file: "RunFile", point: Point, document: dict[str, Any]) -> dict[str, Any]:
     """Say what the whole run takes; a checkpoint holds BF16 weights and the optimizer's state."""
+    from parallel.operations import Run, whole_run
+
     held = parameters(point.model) * (WEIGHT_BYTES + optimizer_bytes(point.train.optimizer))
     step_s, used = document["step_time_s"], document["gpus_used"]
     return whole_run(Run(**given(file)), point.built, step_s, point.train.tokens, used, held)
@@ -95,8 +96,10 @@ def _training(path: str | Path) -> "tuple[TrainFile, Point]":
     return file, point
 
 
-def _verdict(bound: Bound, cols: Columns) -> Verdict:
+def _verdict(bound: Bound, cols: Columns) -> "Verdict":
     """Judge the memory of a split stage by stage; a change that breaks a rule is no change."""
+    from parallel.training.verdict import verdict
+
     task = bound.task
 
     def reprice(block: Columns) -> Priced:
@@ -213,6 +216,8 @@ def _deployment(
 
 def _serve_pools(file: "ServeFile", points: dict[str, Point], path: str | Path) -> dict[str, Any]:
     """Price prefill on one pool, decode on the other, and the caches between them as a term of the first."""
+    from parallel.serving.transfer import request_bytes, transfer
+
     prices = {phase: points[phase].price() for phase in SIDES}
     kept: dict[str, Any] = {}
     if file.reuse:
@@ -255,14 +260,16 @@ def _started(file: "ServeFile", point: Point, document: dict[str, Any]) -> dict[
     return {"cold_start": started(start, document["step_time_s"], file.cold_start.source)}
 
 
-def _side(point: Point, priced: Priced) -> Side:
+def _side(point: Point, priced: Priced) -> "Side":
     """Read off one deployment what the transfer has to know, the requests that it could serve among it."""
+    from parallel.serving.transfer import Side
+
     tokens = point.serve.isl if point.phase == "prefill" else point.serve.osl
     rate = float(priced.extra["tokens_per_s_per_gpu"][0]) * point.built.accelerators
     return Side.of(point.built, point.cols, rate / tokens)
 
 
-def _both(documents: dict[str, dict[str, Any]], rates: dict[str, float], moved: Transfer) -> dict[str, Any]:
+def _both(documents: dict[str, dict[str, Any]], rates: dict[str, float], moved: "Transfer") -> dict[str, Any]:
     """Join two deployments: what a request sees, what the slower of pools and wire serves, and both in full."""
     first, second = (documents[phase] for phase in SIDES)
     rates = {**rates, "kv_transfer": moved.requests_per_s}

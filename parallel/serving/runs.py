@@ -37,6 +37,8 @@ DRAFTED = 1.85
 """Tokens of a step with one draft by multi-token prediction: 85 % of the drafts hold (DeepSeek-V3 2412.19437 §5.4.3)."""
 SEED = 2025
 ITERATIONS = 60
+PARTS = ("starts", "work", "cache", "prompts")
+"""What a further token waits for: starts of kernels, their work, attention's reads of the cache, the prompts of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Mean seconds to the first token and for each further one, and whether requests were held back."""
+    """Mean seconds to the first token and for each further one, and whether requests were held back.
+
+    `parts` are the seconds of a further token by `PARTS`.
+    """
 
     ttft_s: float
     tpot_s: float
     saturated: bool
+    parts: tuple[float, ...]
 
 
 @lru_cache(maxsize=64)
@@ -150,8 +156,8 @@ def lengths(run: Run, count: int) -> tuple[list[int], list[int]]:
     return inputs.tolist(), np.maximum(np.round(outputs), 1).astype(int).tolist()
 
 
-def serve_run(run: Run, base: Engine | None = None) -> tuple[Served, int]:
-    """Simulate one worker; return the times and how many clients an attention group has."""
+def serve_run(run: Run, base: Engine | None = None) -> tuple[Served, int, PassCost]:
+    """Simulate one worker; return the times, how many clients an attention group has, and what its passes cost."""
     base = base or engine(run.engine)
     settings = launched(
         base, run.model, run.part, run.precision, run.split.tp, run.clients, run.isl, run.osl, run.split.dp
@@ -162,7 +168,8 @@ def serve_run(run: Run, base: Engine | None = None) -> tuple[Served, int]:
     clients = max(round(run.clients / run.split.dp), 1)
     count = clients * (ROUNDS if clients <= FEW_CLIENTS else SHORT)
     cost: StepCost = Drafting(priced, layer_count(run.model)) if run.drafted else priced
-    return simulate(cost, limits_of(replica, settings, base), ClosedLoop(clients), *lengths(run, count)), clients
+    served = simulate(cost, limits_of(replica, settings, base), ClosedLoop(clients), *lengths(run, count))
+    return served, clients, priced
 
 
 def answer(run: Run, base: Engine | None = None) -> Answer:
@@ -170,7 +177,7 @@ def answer(run: Run, base: Engine | None = None) -> Answer:
     base = base or engine(run.engine)
     if run.prefill is not None:
         return disaggregated(run, base)
-    served, clients = serve_run(run, base)
+    served, clients, cost = serve_run(run, base)
     opening, later = slice(0, clients), slice(clients, None)
     weigh = 1.0 / ROUNDS
 
@@ -178,8 +185,20 @@ def answer(run: Run, base: Engine | None = None) -> Answer:
         rest = times[later] if len(times) > clients else times
         return float(weigh * np.mean(times[opening]) + (1.0 - weigh) * np.mean(rest))
 
-    share = DRAFTED if run.drafted else 1.0
-    return Answer(mean(served.ttft_s) + base.return_s(run.clients), mean(served.tpot_s) / share, served.saturated)
+    tpot = mean(served.tpot_s) / (DRAFTED if run.drafted else 1.0)
+    held = float(np.sum(served.tpot_s)) * run.osl / served.seconds
+    return Answer(
+        mean(served.ttft_s) + base.return_s(run.clients), tpot, served.saturated, _parts(cost, tpot, held, run)
+    )
+
+
+def _parts(cost: PassCost, tpot: float, decoding: float, run: Run) -> tuple[float, ...]:
+    """Split the seconds of a token: those of a step without prompts, the prompts being what is left."""
+    steps = cost.parts(decoding, decoding * (run.isl + run.osl / 2.0))
+    starts, cache = steps.pop("starts"), steps.pop("kv read")
+    scale = min(tpot / (starts + cache + sum(steps.values())), 1.0)
+    found = (scale * starts, scale * sum(steps.values()), scale * cache)
+    return *found, max(tpot - sum(found), 0.0)
 
 
 def disaggregated(run: Run, base: Engine) -> Answer:
@@ -212,7 +231,7 @@ def disaggregated(run: Run, base: Engine) -> Answer:
     wait = rate / most / 2.0 * alone * max(1.0 - groups / run.clients, 0.0)
     queued = max(run.clients / rate - alone - moved - osl * tpot, 0.0)
     ttft = alone + moved + max(burst + wait, queued) + tpot
-    return Answer(ttft + base.offset_s, tpot, rate < free)
+    return Answer(ttft + base.offset_s, tpot, rate < free, _parts(step, tpot, max(held, 1.0), run))
 
 
 def moved_s(replica: Replica, isl: float) -> float:

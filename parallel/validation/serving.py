@@ -17,6 +17,7 @@ from parallel.serving.engines import CONSTANTS, engine, engine_names, held_out
 from parallel.serving.runs import Run, answer
 from parallel.validation import scoring
 from parallel.validation.cases import Skip
+from parallel.validation.levels import levels
 from parallel.validation.serving_rows import SKIPS, Cells, cells, run_of
 
 SHIPPED: Final = "serving_silicon.csv"
@@ -73,6 +74,7 @@ def score(file: str | Path | None = None, progress: Progress | None = None) -> d
             rows += validation_published.rows_of(validation_published.read(None), progress)
     figures, groups = scoring.summary(rows)
     passes = _passes() if file is None else []
+    engines, rates = len(CONSTANTS) * len(engine_names()), len(engine(engine_names()[0]).grouped)
     return {
         "set": "serving",
         "file": name,
@@ -84,7 +86,7 @@ def score(file: str | Path | None = None, progress: Progress | None = None) -> d
             for kind in _kinds(each)
         },
         "levels": {kind: levels([row for row in rows if row["kind"] == kind]) for kind in _kinds(rows)},
-        "constants": {"fitted": len(CONSTANTS) * len(engine_names()), "engines": len(CONSTANTS) * len(engine_names())},
+        "constants": {"fitted": engines + rates, "engines": engines, "grouped products": rates},
         "leave_one_source_out": held_out(),
         "skips": {**SKIPS, **validation_published.SKIPS},
         "rows": rows,
@@ -108,50 +110,6 @@ def _told(rows: Sequence[Row]) -> dict[str, Any]:
     scored = scoring.predicted_rows(rows)
     figures, _ = scoring.summary(rows)
     return {**figures, "spearman": _spearman(scored), "ranked_right": _ranked_right(scored)}
-
-
-def levels(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
-    """Return median and 90th percentile of the error at three levels of trust.
-
-    * `zero_shot`: the engine class as it stands;
-    * `version`: times the median measured/predicted of four fifths of the rows of the same engine version, scored on the
-      fifth left out, turn by turn;
-    * `one_point`: times measured/predicted of one row of the same deployment, scored on its others.
-    """
-    scored = scoring.predicted_rows(rows)
-    factors = {
-        "zero_shot": {},
-        "version": _factors(scored, ("engine", "engine_version"), fold=True),
-        "one_point": _factors(
-            scored, ("engine", "engine_version", "model", "system", "precision", "split"), fold=False
-        ),
-    }
-    told = {}
-    for name, by_row in factors.items():
-        kept = [row for i, row in enumerate(scored) if name == "zero_shot" or i in by_row]
-        found = [by_row.get(i, 1.0) for i, row in enumerate(scored) if name == "zero_shot" or i in by_row]
-        off = [abs(f * row["predicted"] / row["measured"] - 1.0) for f, row in zip(found, kept, strict=True)]
-        told[name] = {
-            "n": len(off),
-            "median_ape": float(np.median(off)) if off else None,
-            "p90_ape": float(np.quantile(off, 0.9)) if off else None,
-        }
-    return told
-
-
-def _factors(rows: Sequence[Mapping[str, Any]], key: Sequence[str], *, fold: bool) -> dict[int, float]:
-    """Return a factor for each row from others of its kind: four fifths of them (`fold`), or the first alone."""
-    kinds: dict[tuple[Any, ...], list[int]] = {}
-    for i, row in enumerate(rows):
-        kinds.setdefault(tuple(row.get(name) for name in key), []).append(i)
-    found = {}
-    for members in kinds.values():
-        ratio = [rows[i]["measured"] / rows[i]["predicted"] for i in members]
-        for at, i in enumerate(members):
-            others = [r for j, r in enumerate(ratio) if j % 5 != at % 5] if fold else ratio[:1] * (at > 0)
-            if others:
-                found[i] = float(np.median(others))
-    return found
 
 
 def _spearman(rows: Sequence[Mapping[str, Any]]) -> float | None:
@@ -230,6 +188,8 @@ def _fill(rows: Sequence[Row], run: Run) -> None:
     for row, seconds in zip(rows, (found.tpot_s, found.ttft_s), strict=True):
         band = bands.get(f"{row['metric']} {mode}")
         row["predicted"], row["ape"] = seconds, scoring.ape(seconds, row["measured"])
+        row["parts"] = list(found.parts) if row["metric"] == "tpot" else None
+        row["generation"] = run.part.generation
         row["interval"] = (seconds * band[0], seconds * band[1]) if band else None
         row["interval_note"] = None if band else f"no residuals of {mode} runs are stored"
         if found.saturated:

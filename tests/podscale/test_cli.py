@@ -216,7 +216,7 @@ SCENARIOS = Path(__file__).parents[2] / "examples" / "scenarios"
     ids=lambda argv: " ".join(argv).replace(f"{SCENARIOS}/", ""),
 )
 def test_a_first_answer_loads_only_what_it_needs(argv):
-    later = ("networkx", "scipy", "ray", "plotly", "jinja2", "polars", "starlette", "topo.flows")
+    later = ("networkx", "scipy", "ray", "plotly", "jinja2", "polars", "starlette", "topo.flows", "topo.wide")
     code = (
         "import sys; from podscale.cli import main; code = main([*sys.argv[1:], '--json']); "
         f"print(code, sorted(set({later}) & set(sys.modules)))"

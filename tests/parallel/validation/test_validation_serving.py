@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clusters.measurements import read_csv
@@ -9,7 +10,7 @@ from parallel.serving.passes import Split
 from parallel.serving.runs import answer
 from parallel.validation.cases import Skip
 from parallel.validation.published import rows_of as published
-from parallel.validation.serving import levels
+from parallel.validation.levels import factors, levels
 from parallel.validation.serving_rows import SKIPS, cells, run_of
 from parallel.validation.sets import validate
 from parallel.validation.throughput import peak_rate
@@ -101,7 +102,7 @@ def test_a_file_of_ones_own_is_scored(tmp_path: Path) -> None:
     assert document["summary"]["predicted"] == 4
     assert {row["metric"] for row in document["rows"]} == {"tpot", "ttft"}
     assert document["rows"][-1]["skipped_because"] == "engine not modelled: abacus"
-    assert document["constants"]["fitted"] <= 18
+    assert document["constants"] == {"fitted": 22, "engines": 18, "grouped products": 4}
     tpot = document["rows"][0]
     assert tpot["interval"][0] < tpot["predicted"] < tpot["interval"][1]
 
@@ -118,6 +119,33 @@ def test_one_point_of_a_deployment_corrects_its_others() -> None:
     told = levels([row, {**row, "measured": 4.0, "predicted": 2.0}])
     assert told["zero_shot"]["median_ape"] == 0.5
     assert told["one_point"] == {"n": 1, "median_ape": 0.0, "p90_ape": 0.0}
+
+
+def test_a_version_that_starts_kernels_slower_is_told_by_its_other_rows() -> None:
+    parts = (
+        np.array(
+            [
+                [1.0, 9.0, 0.0, 0.0],
+                [4.0, 5.0, 1.0, 1.0],
+                [8.0, 1.0, 2.0, 0.0],
+                [2.0, 2.0, 9.0, 0.0],
+                [1.0, 1.0, 1.0, 9.0],
+            ]
+            * 20
+        )
+        * 1e-3
+    )
+    measured = parts @ (1.5, 1.0, 1.0, 1.0)
+    assert factors(parts, measured) == pytest.approx([1.5, 1.0, 1.0, 1.0], rel=0.05)
+    common = {"engine": "vllm", "engine_version": "1", "generation": "hopper", "interval": None}
+    rows = [
+        {**common, "measured": float(m), "predicted": float(np.sum(p)), "parts": p.tolist()}
+        for m, p in zip(measured, parts, strict=True)
+    ]
+    told = levels(rows)
+    assert told["zero_shot"]["median_ape"] > 0.05
+    assert told["version"]["n"] == len(rows)
+    assert told["version"]["median_ape"] < 0.01
 
 
 def test_a_published_decode_rate_is_batch_over_step() -> None:
