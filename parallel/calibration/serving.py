@@ -44,6 +44,8 @@ RATES: Final = {
 """Where the rates of grouped products start; 1 is the most."""
 TTFT_WEIGHT: Final = 0.6
 """What a TTFT counts beside a TPOT: it is measured with more scatter."""
+DRAWN: Final = 0.02
+"""Pull of a constant to where it starts, so that one which no row can tell stays there."""
 SCALE: Final = 0.1
 """Error of the logarithm from which on its weight no longer grows with its square (soft L1)."""
 STEP: Final = 0.05
@@ -81,16 +83,17 @@ def fitted(rows: Sequence[Row], names: Sequence[str], most: int = 450) -> dict[s
 
     def residuals(x: np.ndarray) -> np.ndarray:
         off = np.log(errors(chosen, engines(x)))
-        return np.concatenate([weights * off[:, 0], TTFT_WEIGHT * weights * off[:, 1]])
+        return np.concatenate([weights * off[:, 0], TTFT_WEIGHT * weights * off[:, 1], DRAWN * (x - start)])
 
     def jacobian(x: np.ndarray) -> np.ndarray:
-        here, slopes = residuals(x), np.zeros((2 * len(chosen), len(x)))
+        here, slopes = residuals(x), np.zeros((2 * len(chosen) + len(x), len(x)))
         for at in range(count):
             moved = x.copy()
             moved[at : count * len(names) : count] -= STEP
             slope = (here - residuals(moved)) / STEP
             for i in range(len(names)):
-                slopes[:, count * i + at] = np.where(np.tile(own[:, i], 2), slope, 0.0)
+                alone = np.arange(len(x)) == count * i + at
+                slopes[:, count * i + at] = np.where(np.concatenate([own[:, i], own[:, i], alone]), slope, 0.0)
         for at in range(count * len(names), len(x)):
             moved = x.copy()
             moved[at] -= STEP

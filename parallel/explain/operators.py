@@ -13,6 +13,7 @@ from parallel.explain.scene import Scene, ServeScene, TrainScene, one
 from parallel.operators import ACTIVATION_BYTES, Operator, gemm_flops, head, norm
 from parallel.precision import FORMATS
 from parallel.roofline import Chip, backward_s, forward_s, gradients_s
+from parallel.serving.kernels import started_s
 from parallel.serving.phases import feed_forward
 from parallel.training.layer import operators
 from topo.columns import column
@@ -36,9 +37,9 @@ class Run:
 
     def seconds(self, machine: Chip) -> float:
         """Seconds of one run, backward included."""
-        ahead = one(column(forward_s(self.op, machine)))
         if self.trains is None:
-            return self.share * ahead
+            return self.share * one(column(started_s(self.op, machine)))
+        ahead = one(column(forward_s(self.op, machine)))
         inputs, weights = (one(column(part)) for part in gradients_s(self.op, machine))
         if self.layer == "head":  # its backward is whole, whatever is trained
             return ahead + one(column(backward_s(self.op, machine)))

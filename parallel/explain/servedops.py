@@ -11,8 +11,8 @@ from parallel.explain.scene import one
 from parallel.models import Moe
 from parallel.operators import ACTIVATION_BYTES
 from parallel.placement import domain_size, members_of
+from parallel.serving.kernels import work_s
 from parallel.serving.operators import layer_linear
-from parallel.serving.passes import work_s
 from parallel.serving.served import Deployment
 from topo.columns import column
 

@@ -11,7 +11,8 @@ from functools import cached_property
 from clusters.build import Cluster
 from parallel.models import Model, Moe
 from parallel.serving.engines import Engine, Settings, kv_bytes, launched, serving_recipe
-from parallel.serving.passes import PassCost, Replica, Split, engine_chip, pass_cost
+from parallel.serving.kernels import engine_chip
+from parallel.serving.passes import PassCost, Replica, Split, pass_cost
 from parallel.serving.queueing import Limits
 from parallel.serving.runs import limits_of
 from parallel.serving.trust import Trust

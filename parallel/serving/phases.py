@@ -32,7 +32,8 @@ from parallel.operators import (
 from parallel.placement import members_of, outermost, world
 from parallel.precision import recipe
 from parallel.priced import Priced, total
-from parallel.roofline import Chip, chip, forward_s
+from parallel.roofline import Chip, chip
+from parallel.serving.kernels import started_s
 from parallel.serving.operators import grouped_experts
 from parallel.strategy import Columns, Floor
 from parallel.training.stages import slowest_stage
@@ -187,7 +188,7 @@ def layer_prices(job: ServeJob, phase: Phase, cols: Columns) -> dict[str, Column
         halves.setdefault(kind.mlp, feed_forward(kind.mlp, h, tokens, tp, stage_ranks(cols)))
     halves["head"] = head(h, job.model.vocab, cols["batch"] * tp, tp)  # of each sequence one token, in prefill too
     flat = [op for half in halves.values() for op in half]
-    seconds = iter(together(flat, cols.rows, lambda op: (forward_s(op, job.chip),)))
+    seconds = iter(together(flat, cols.rows, lambda op: (started_s(op, job.chip),)))
     priced = {key: [(op, next(seconds)[0]) for op in half] for key, half in halves.items()}
     reduced = 2.0 * parts * _reduce(job, phase, cols, tokens)
     out: dict[str, Column] = {}

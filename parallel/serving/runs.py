@@ -26,7 +26,8 @@ from parallel.serving.engines import (
     launched,
     serving_recipe,
 )
-from parallel.serving.passes import PassCost, Replica, Split, cache_positions, engine_chip, pass_cost, position_bytes
+from parallel.serving.kernels import engine_chip
+from parallel.serving.passes import PassCost, Replica, Split, cache_positions, pass_cost, position_bytes
 from parallel.serving.queueing import ClosedLoop, Limits, Served, StepCost, simulate
 from parallel.serving.steady import ROUNDS
 

@@ -20,12 +20,12 @@ from parallel.models import Model, Moe, flops_per_token_forward
 from parallel.serving.departures import departures
 from parallel.serving.engines import Engine, Settings, kv_bytes, launched, serving_recipe
 from parallel.serving.flags import launches
+from parallel.serving.kernels import engine_chip
 from parallel.serving.passes import (
     PassCost,
     Replica,
     Split,
     cache_positions,
-    engine_chip,
     pass_cost,
     position_bytes,
     weight_bytes,

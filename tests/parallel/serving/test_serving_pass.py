@@ -14,6 +14,7 @@ from parallel.hybrids import served_model
 from parallel.operators import Operator
 from parallel.roofline import chip, forward_s
 from parallel.serving.engines import engine, serving_recipe
+from parallel.serving.kernels import work_s
 from parallel.serving.passes import (
     GRID,
     PassCost,
@@ -24,7 +25,6 @@ from parallel.serving.passes import (
     position_bytes,
     reduce_s,
     weight_bytes,
-    work_s,
 )
 
 VLLM = engine("vllm")

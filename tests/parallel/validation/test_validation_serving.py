@@ -9,8 +9,8 @@ from clusters.measurements import read_csv
 from parallel.serving.passes import Split
 from parallel.serving.runs import answer
 from parallel.validation.cases import Skip
-from parallel.validation.published import rows_of as published
 from parallel.validation.levels import factors, levels
+from parallel.validation.published import rows_of as published
 from parallel.validation.serving_rows import SKIPS, cells, run_of
 from parallel.validation.sets import validate
 from parallel.validation.throughput import peak_rate
