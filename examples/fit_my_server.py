@@ -2,7 +2,8 @@
 
 The load test is one that was published: MiniMax-M2.5 under vLLM 0.16 on four H200, cut out of the measurements that ship.
 `podscale calibrate serving FILE --out F` is the same, and reads what `vllm bench serve`, SGLang and GenAI-Perf write; a
-scenario then says `calibration: F`.
+scenario then says `calibration: F`. These runs gain more than most: where a table mixes splits, or the errors lie in what no
+engine's constant stands for, the residuals that are printed say that nothing was won.
 """
 
 import csv

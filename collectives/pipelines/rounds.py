@@ -40,18 +40,19 @@ def interleaved_step_s(
     ahead, back = (np.asarray(times, dtype=np.float64) for times in (forward_s, backward_s))
     shape = ahead.shape[1:]
     ahead, back = ahead.reshape(v, p, -1), back.reshape(v, p, -1)
-    stage, lag = np.arange(p), (p - 1) + (v - 1) * p
-    free = np.zeros(ahead.shape[1:])
-    ways = [(ahead, stage, 1, 0, free.copy()), (back[::-1], lag + p - 1 - stage, -1, p - 1, free.copy())]
+    stage, lag, free = np.arange(p), (p - 1) + (v - 1) * p, np.zeros((p, ahead.shape[-1]))
+    turn = (np.arange(p * v)[:, None] - stage) // p % v  # which chunk a stage is at, by slot; then it starts over
+    # backward is forward from the last stage to the first
+    ways = [
+        (work[turn, stage], idle, begin, np.zeros_like(free), np.zeros_like(free))
+        for work, idle, begin in ((ahead, free, 0), (back[::-1, ::-1], free[::-1], lag))
+    ]
     for slot in range(jobs + lag + p):
-        for work, delay, turn, entry, done in ways:
-            job = slot - delay
-            on = np.flatnonzero((job >= 0) & (job < jobs))
-            if on.size:
-                chunk = job[on] // p % v
-                waits = np.roll(done, turn, axis=0)
-                if job[entry] // p % v == 0:
-                    waits[entry] = 0.0  # a micro-batch enters
-                done[on] = np.maximum(free[on], waits[on]) + work[chunk, on]
-                free[on] = done[on]
+        for work, idle, begin, done, waits in ways:
+            job = slot - begin  # of the first stage; each next one is a job behind
+            on = slice(max(job - jobs + 1, 0), max(min(job + 1, p), 0))
+            waits[1:] = done[:-1]
+            waits[0] = 0.0 if job // p % v == 0 else done[-1]  # nought where a micro-batch enters
+            done[on] = np.maximum(idle[on], waits[on]) + work[job % (p * v), on]
+            idle[on] = done[on]
     return column(free.max(axis=0).reshape(shape))

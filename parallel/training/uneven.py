@@ -9,6 +9,7 @@ in eighths of a layer and with backwards twice as long as forwards, and remember
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import groupby
 from typing import Final
 
 import numpy as np
@@ -54,8 +55,13 @@ def dealt(layers: int, stages: int, chunks: int, end: float = 0.0) -> Counts:
     [[8, 8, 8, 8], [8, 8, 8, 5]]
     """
     last = np.arange(layers // stages + 1)
-    most = np.ceil((layers - last) / (stages - 1))
-    last_stage = int(last[np.flatnonzero(np.maximum(most, last + end) == np.maximum(most, last + end).min())[-1]])
+    slowest = np.maximum(np.ceil((layers - last) / (stages - 1)), last + end)
+    return _dealt(layers, stages, chunks, int(last[slowest == slowest.min()][-1]))
+
+
+@lru_cache(maxsize=4096)
+def _dealt(layers: int, stages: int, chunks: int, last_stage: int) -> Counts:
+    """Deal the layers, so many of them to the last stage."""
     share, odd = divmod(layers - last_stage, stages - 1)
     others = share + (np.arange(stages - 1) >= stages - 1 - odd)
     counts = others // chunks + (np.arange(chunks)[:, None] >= chunks - others % chunks)
@@ -115,9 +121,8 @@ def stretch(order: tuple[int, ...], layers: tuple[int, ...], page: int, stages: 
     """
     ends = range(_PAGE * page, _PAGE * (page + 1))
     each = [float(part) for part in layers]
-    times = np.column_stack(
-        [chunk_times(layout(order, (*layers, end), stages, chunks), order, each, last=float(end)) for end in ends]
-    )
+    alike = groupby(ends, key=lambda end: layout(order, (*layers, end), stages, chunks))
+    times = np.hstack([chunk_times(held, order, each, last=list(some)) for held, some in alike])
     ahead, back = times * FORWARD, times * (1.0 - FORWARD)
     counts, last = [order.count(kind) for kind in range(len(layers))], np.array(ends, dtype=np.float64)
     slow = slowest_stage(each, counts, stages, last=last, chunks=chunks, order=order)

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from podscale import cli, door
+from podscale.commands import bench
 from podscale.commands import compare as compare_command
 from topo.errors import Fault, InfeasibleError, SpecError
 
@@ -246,3 +247,8 @@ def test_no_colour_where_none_is_wanted(asked, monkeypatch, capsys):
 def test_progress_is_silent_without_a_terminal():
     with door.Door().progress("searching") as progress:
         assert progress is None
+
+
+def test_a_first_answer_is_measured_beside_the_imports():
+    told = bench.first_answer(repeats=1)
+    assert told["first_answer_in_imports"] == told["first_answer_s"] / told["imports_s"] > 0
