@@ -38,8 +38,8 @@ LEAST: Final = 0.05
 """A constant stays between this share of where its fit starts and `MOST`."""
 MOST: Final = {"launch": 5.0, "request_s": 1e-4, "prefill": 3.0, "offset_s": 1.0, "stream_s": 5e-3, "eager_s": 1e-4}
 RATES: Final = {
-    "int4": {"hopper": 0.25, "blackwell": 0.1},
-    "fp8-block": {"hopper": 0.4, "blackwell": 0.2},
+    "int4": {"hopper": 0.25, "blackwell": 0.25},
+    "fp8-block": {"hopper": 0.4, "blackwell": 0.4},
 }
 """Where the rates of grouped products start; 1 is the most."""
 TTFT_WEIGHT: Final = 0.6
