@@ -62,7 +62,8 @@ def train_messages(scene: TrainScene) -> dict[str, list[Message]]:
     split = sum(count * halves(kind) for kind, count in layers)
     found: dict[str, list[Message]] = {"tp": [], "cp": [], "dp": [], "pp": [], "ep": []}
     if scene.read("sp") > 0:
-        found["tp"].append(Message("all_gather", "nccl", size, tp, 3.0 * often * split))
+        gathered = size * scene.job.gathered_bytes / ACTIVATION_BYTES
+        found["tp"].append(Message("all_gather", "nccl", gathered, tp, 3.0 * often * split))
         found["tp"].append(Message("reduce_scatter", "nccl", size, tp, 2.0 * often * split))
     else:
         found["tp"].append(Message("all_reduce", "nccl", size, tp, 2.0 * often * split))
@@ -83,7 +84,7 @@ def train_messages(scene: TrainScene) -> dict[str, list[Message]]:
     for group, name in (("dp", "dense parameters"), ("edp", "expert parameters")):
         held, members = one(scene.stages[name]), scene.group(group)
         found["dp"].append(Message("reduce_scatter", "nccl", width * held, members, reduce))
-        found["dp"].append(Message("all_gather", "nccl", ACTIVATION_BYTES * held, members, gather))
+        found["dp"].append(Message("all_gather", "nccl", scene.job.gathered_bytes * held, members, gather))
     hops = 2.0 * scene.microbatches * scene.read("vpp") * (scene.read("pp") > 1)
     found["pp"].append(Message("send_recv", "nccl", size / scene.read("tp"), scene.group("pp"), hops))
     return {name: kept for name, sent in found.items() if (kept := [each for each in sent if _real(each)])}

@@ -80,6 +80,20 @@ class TrainJob:
         """The class of the software."""
         return self.fitted.engines[self.work.software.engine]
 
+    @property
+    def in_torch(self) -> bool:
+        """Whether PyTorch's own parallelism trains: FSDP, torchao's FP8 products, asynchronous tensor parallelism."""
+        return framework(self.work.framework).gathers
+
+    @property
+    def gathered_bytes(self) -> float:
+        """Bytes of a gathered weight or input: BF16, but FP8 where torchao casts before it gathers.
+
+        That needs one scale for a whole tensor (torchtitan docs/float8.md: by default for tensor parallelism, an option that
+        its benchmarks take for FSDP). Megatron-Core gathers parameters in BF16 unless `fp8_param_gather` is set.
+        """
+        return 1.0 if self.in_torch and self.chip.format("mlp").name == "fp8" else ACTIVATION_BYTES
+
     def does(self, name: str) -> Any:
         """Return what the software does: as it says, else as its engine does."""
         return self.work.software.settled(name)
@@ -185,12 +199,13 @@ def _tensor(job: TrainJob, cols: Mapping[str, Column]) -> tuple[Column, Column]:
     """Seconds of tensor-parallel communication at one boundary of attention or MLP: entering and leaving, and entering.
 
     Sequence parallelism gathers before and reduce-scatters after each of attention and MLP (Korthikanti 2205.05198 §4.2.2);
-    backward gathers the inputs once more for the weight gradient. Without it, each direction all-reduces.
+    backward gathers the inputs once more for the weight gradient. Without it, each direction all-reduces. Sums travel in
+    BF16, what is gathered in `gathered_bytes`.
     """
-    boundary, members = ACTIVATION_BYTES * tokens(job, cols) * job.model.hidden, group_members(job.cluster, cols, "tp")
-    gather = collective(job, "all_gather", boundary, members)
-    scatter = collective(job, "reduce_scatter", boundary, members)
-    reduce, sharp = collective(job, "all_reduce", boundary, members), cols["sp"] > 0
+    values, members = tokens(job, cols) * job.model.hidden, group_members(job.cluster, cols, "tp")
+    gather = collective(job, "all_gather", job.gathered_bytes * values, members)
+    scatter = collective(job, "reduce_scatter", ACTIVATION_BYTES * values, members)
+    reduce, sharp = collective(job, "all_reduce", ACTIVATION_BYTES * values, members), cols["sp"] > 0
     return np.where(sharp, gather + scatter, reduce), np.where(sharp, gather, 0.0)
 
 
@@ -316,7 +331,8 @@ def exposed(job: TrainJob, prices: Mapping[str, Column], index: int, cols: Mappi
     """One layer's seconds by term, forward and backward together, with recomputation, overlap and the host's share.
 
     An overlapped exchange runs while another micro-batch computes: what it outlasts is exposed, and while it runs the
-    products miss its multiprocessors (`contention`).
+    products miss its multiprocessors (`contention`). PyTorch's asynchronous tensor parallelism copies and adds beside the
+    products as a hidden reduction of gradients does, and takes as much from them; Transformer Engine's userbuffers do not.
     """
     head = f"{index} "
     get = {name[len(head) :]: prices[name] for name in prices if name.startswith(head)}
@@ -331,6 +347,8 @@ def exposed(job: TrainJob, prices: Mapping[str, Column], index: int, cols: Mappi
     tp = tensor_exposed_s(job.does("tp_overlap"), get, products, cols["tp"])
     overlapped = cols["ep_overlap"] > 0
     lent = np.where(overlapped, get["lent"] * np.minimum(ep, (ahead + back) / (1.0 - get["lent"])), 0.0)
+    sent = get["forward tp"] + get["backward tp"] + get["hideable tp"]
+    lent = lent + job.in_torch * job.fitted.shared["contention"] * np.maximum(sent - tp, 0.0)
     out = {name: get[f"forward {name}"] + get[f"backward {name}"] for name in COMPUTE}
     out |= {
         "recompute": redo,
@@ -338,7 +356,7 @@ def exposed(job: TrainJob, prices: Mapping[str, Column], index: int, cols: Mappi
         "cp": np.maximum(cp - core, 0.0),
         "ep": np.where(overlapped, np.maximum(ep - (ahead + back + lent), 0.0), ep),
         "contention": lent,
-        "busy tp": get["forward tp"] + get["backward tp"] + get["hideable tp"],
+        "busy tp": sent,
         "busy cp": cp,
         "busy ep": ep,
     }

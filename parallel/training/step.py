@@ -83,7 +83,7 @@ def reduction_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
     held = np.stack([out["dense parameters"], out["expert parameters"]])
     called = held > 0  # a dense model has no experts to reduce
     reduce = called * collective(job, "reduce_scatter", job.work.gradient_bytes * held, members)
-    gather = called * collective(job, "all_gather", ACTIVATION_BYTES * held, members)
+    gather = called * collective(job, "all_gather", job.gathered_bytes * held, members)
     for index, group in enumerate(groups):
         out |= {f"reduce {group}": reduce[index], f"gather {group}": gather[index]}
     return out

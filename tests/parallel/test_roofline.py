@@ -16,6 +16,7 @@ from parallel.roofline import (
     FORWARD,
     Chip,
     backward_s,
+    cast_bytes,
     chip,
     forward_s,
     gradients_s,
@@ -242,3 +243,17 @@ def test_columns_equal_scalars(rows: list[float], part: str, name: str) -> None:
         assert together == pytest.approx(
             np.array([number(price(gemm(m, 4096, 4096), machine)) for m in rows]), rel=1e-12
         )
+
+
+def test_a_training_step_casts_each_operand_once() -> None:
+    """A weight's gradient takes what the other two products have cast already; its own operands are as many bytes."""
+    op = Operator("up", "gemm", "mlp", "mlp", m=4096.0, n=4096.0, k=4096.0)
+    machine = trained(chip(accelerator("b200-sxm"), recipe("fp8", training=True)), training_constants(), Software())
+    model = machine.kernels["fp8"]
+    free = replace(machine, kernels={**machine.kernels, "fp8": replace(model, quantise_bytes=0.0)})
+    cast_s = cast_bytes(FORMATS["fp8"]) * 4096.0**2 / machine.accelerator.hbm_Bps
+    assert number(forward_s(op, machine)) == pytest.approx(number(forward_s(op, free)) + cast_s)
+    inputs, weights = (
+        number(a) - number(b) for a, b in zip(gradients_s(op, machine), gradients_s(op, free), strict=True)
+    )
+    assert (inputs, weights) == (pytest.approx(cast_s), 0.0)

@@ -69,7 +69,8 @@ def test_a_slow_host_shows_only_where_micro_batches_are_small(dense) -> None:
 
 def test_adapters_have_no_weight_gradients_reduction_or_optimizer(dense) -> None:
     everything, adapters = (step(dense, DENSE, trains=name) for name in ("all", "lora"))
-    assert adapters.terms["mlp"][0] == pytest.approx(2.0 / 3.0 * everything.terms["mlp"][0], rel=0.03)
+    share = adapters.terms["mlp"][0] / everything.terms["mlp"][0]
+    assert 2.0 / 3.0 < share < 0.72  # two products of three, with the casts of all
     assert adapters.busy["dp"][0] == adapters.terms["optimizer"][0] == 0.0
 
 
