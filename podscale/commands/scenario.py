@@ -135,7 +135,7 @@ def _apart(step_s: float, priced_s: float, **_: Any) -> list[str]:
     """Say so when the executed schedule and the price are not the same.
 
     >>> _apart(6.6, 6.0), _apart(6.0, 6.0)
-    (['the schedule, executed chunk by chunk, takes 6.6 s: the price of 6 s takes every chunk of a stage as equal'], [])
+    (['the schedule, executed chunk by chunk, takes 6.6 s, the price is 6 s: its layers are rounded to eighths'], [])
     """
     from podscale import words
 
@@ -143,7 +143,7 @@ def _apart(step_s: float, priced_s: float, **_: Any) -> list[str]:
         return []
     took, priced = words.seconds(step_s), words.seconds(priced_s)
     return [
-        f"the schedule, executed chunk by chunk, takes {took}: the price of {priced} takes every chunk of a stage as equal"
+        f"the schedule, executed chunk by chunk, takes {took}, the price is {priced}: its layers are rounded to eighths"
     ]
 
 
