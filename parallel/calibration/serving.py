@@ -44,7 +44,7 @@ RATES: Final = {
 """Where the rates of grouped products start; 1 is the most."""
 TTFT_WEIGHT: Final = 0.6
 """What a TTFT counts beside a TPOT: it is measured with more scatter."""
-DRAWN: Final = 0.02
+PULL: Final = 0.02
 """Pull of a constant to where it starts, so that one which no row can tell stays there."""
 SCALE: Final = 0.1
 """Error of the logarithm from which on its weight no longer grows with its square (soft L1)."""
@@ -83,7 +83,7 @@ def fitted(rows: Sequence[Row], names: Sequence[str], most: int = 450) -> dict[s
 
     def residuals(x: np.ndarray) -> np.ndarray:
         off = np.log(errors(chosen, engines(x)))
-        return np.concatenate([weights * off[:, 0], TTFT_WEIGHT * weights * off[:, 1], DRAWN * (x - start)])
+        return np.concatenate([weights * off[:, 0], TTFT_WEIGHT * weights * off[:, 1], PULL * (x - start)])
 
     def jacobian(x: np.ndarray) -> np.ndarray:
         here, slopes = residuals(x), np.zeros((2 * len(chosen) + len(x), len(x)))

@@ -1,9 +1,9 @@
 """Serving engines as inputs: a few fitted constants, defaults, and the settings that public benchmarks launched them with.
 
-An engine class (vLLM, SGLang, TensorRT-LLM) has five constants, fitted by `parallel.calibration.serving` and shared by all
-models, accelerators and splits; `data/engines.yaml` stores them with their residuals. What an operator sets (token budget,
-memory share, how often the queue is looked at) is no constant: it comes from the engine's defaults or from a launch
-script in `data/launches.yaml`.
+An engine class (vLLM, SGLang, TensorRT-LLM) has six constants, shared by all models, accelerators and splits; all engines share
+the rates of grouped products, by number format and generation. `parallel.calibration.serving` fits both, and `data/engines.yaml`
+stores them with their residuals. What an operator sets (token budget, memory share, how often the queue is looked at) is no
+constant: it comes from the engine's defaults or from a launch script in `data/launches.yaml`.
 """
 
 from collections.abc import Mapping
