@@ -29,13 +29,8 @@ Ask = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def ask(tmp_path: Path) -> Ask:
-    def run(base: dict[str, Any], **changes: Any) -> dict[str, Any]:
-        file = tmp_path / "mine.yaml"
-        file.write_text(yaml.safe_dump({key: value for key, value in {**base, **changes}.items() if value is not None}))
-        return serve(file)
-
-    return run
+def ask(write: Callable[..., Path]) -> Ask:
+    return lambda base, **changes: serve(write(base, **changes))
 
 
 def reuse(**changes: Any) -> dict[str, Any]:

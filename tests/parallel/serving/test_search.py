@@ -26,13 +26,8 @@ Ask = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def ask(tmp_path: Path) -> Ask:
-    def run(**changes: Any) -> dict[str, Any]:
-        file = tmp_path / "mine.yaml"
-        file.write_text(yaml.safe_dump({k: v for k, v in {**SCENARIO, **changes}.items() if v is not None}))
-        return search_file(file)
-
-    return run
+def ask(write: Callable[..., Path]) -> Ask:
+    return lambda **changes: search_file(write(SCENARIO, **changes))
 
 
 def test_the_best_keeps_its_limits_in_the_simulation_too(ask: Ask) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from parallel.scenario import serve
 from topo.errors import InfeasibleError, SpecError
@@ -23,13 +22,8 @@ Ask = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def ask(tmp_path: Path) -> Ask:
-    def run(**changes: Any) -> dict[str, Any]:
-        file = tmp_path / "mine.yaml"
-        file.write_text(yaml.safe_dump({k: v for k, v in {**SCENARIO, **changes}.items() if v is not None}))
-        return serve(file)
-
-    return run
+def ask(write: Callable[..., Path]) -> Ask:
+    return lambda **changes: serve(write(SCENARIO, **changes))
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
