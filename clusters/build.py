@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from clusters import catalogue
+from clusters import catalogue, owntunings
 from clusters.economics import economics_rows
 from clusters.memories import memory_rows
 from clusters.spec import SYSTEMS, ClusterSpec, fingerprint, focus, load, part_of, systems
@@ -241,14 +241,16 @@ def path(cluster: Cluster, op: str, regime: str = "nccl") -> "tuple[Hop, ...]":
 
 def _road(cluster: Cluster, op: str, regime: str) -> "tuple[Hop, ...]":
     """Hops of the tiers, with the constants of the operation on their links."""
+    from clusters.dispatch import ruled
     from clusters.tunings import lookup, reduction_efficiency
     from collectives.path import Hop
 
+    generation = cluster.accelerator.generation
     return tuple(
         Hop(
             bandwidth_Bps=tier.bandwidth_Bps,
             latency_s=tier.latency_s,
-            model=lookup(tier.link, op, regime)[0],
+            model=ruled(lookup(tier.link, op, regime, cluster.spec.tunings)[0], regime, tier.link, generation),
             plane=tier.plane,
             in_network_reduction=tier.in_network_reduction,
             reduction_efficiency=reduction_efficiency(tier.link),
@@ -283,8 +285,13 @@ def notes(cluster: Cluster, op: str, regime: str = "nccl") -> tuple[str, ...]:
     """
     from clusters.tunings import lookup
 
-    found = (lookup(tier.link, op, regime)[1] for tier in cluster.tiers)
+    found = (lookup(tier.link, op, regime, cluster.spec.tunings)[1] for tier in cluster.tiers)
     return tuple(dict.fromkeys(note for note in (*found, *cluster.unused) if note))
+
+
+def own_notes(cluster: Cluster) -> tuple[str, ...]:
+    """Return a note on the constants that the cluster's own file names for its links, empty where it names no file."""
+    return owntunings.said(cluster.spec.tunings, (tier.link for tier in cluster.tiers))
 
 
 def bill(cluster: Cluster) -> dict[str, Any]:

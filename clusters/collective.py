@@ -21,14 +21,14 @@ from clusters.tunings import lookup, offered
 from collectives.algorithms import ALGORITHMS, best
 from collectives.bounds import lower_bound
 from collectives.groups import members
-from collectives.span import bandwidths, rates, span, transfer_s, with_own_piece
+from collectives.span import Traffic, bandwidths, rates, span, transfer_s, with_own_piece
 from topo.errors import Fault, SpecError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from collectives.ladder import Job
-    from collectives.path import Path
+    from collectives.path import LinkModel, Path
     from topo.blueprint import Blueprint, LinkClass
     from topo.columns import Column
     from topo.wires import Wires
@@ -46,7 +46,8 @@ BUS: Final[Mapping[str, float]] = MappingProxyType(
 CLOSED: Final = "closed"
 FITTED: Final[Mapping[str, str]] = MappingProxyType(
     dict.fromkeys(
-        ("nvls", "sharp", "tree"), "its chunks are pipelined, and the fitted closed form holds what that costs"
+        ("nvls", "multimem", "sharp", "tree"),
+        "its chunks are pipelined, and the fitted closed form holds what that costs",
     )
 )
 """Algorithm that only the closed form prices -> why."""
@@ -324,7 +325,7 @@ def _on_graph(
     from topo.graphs import flat
 
     road = path(cluster, tuned)
-    wires = flat(_as_software_sees(cluster.blueprint, tuned))
+    wires = flat(_as_software_sees(cluster, tuned))
     mine = _accelerators(cluster, wires)
     mine = mine[: ranks * stride : stride]
     told = price(_jobs(op, name, ranks, size_bytes, group, road, mine), wires, rung)
@@ -333,17 +334,20 @@ def _on_graph(
     # What the closed form adds to the wire of a tier, with the bytes read off the graph's own busiest link.
     slow = max(range(len(road)), key=lambda tier: spans[tier] / rates(road, 0).bandwidth_Bps[tier])
     wire_s = told.terms.get("wire", told.seconds)
-    ramp_s = _beside_the_wire(road, group, slow, wire_s, size_bytes if (op, name) in COPIED else 0.0)
+    traffic: Traffic = "exchange" if op == "all_to_all" else "ring"
+    ramp_s = _beside_the_wire(road, group, slow, wire_s, size_bytes if (op, name) in COPIED else 0.0, traffic)
     terms = {"base": base_s, **{key: float(value) for key, value in told.terms.items()}, "ramp": ramp_s}
     return terms, [str(end) for end in told.busiest] if told.busiest else None
 
 
-def _beside_the_wire(road: "Path", group: "Column", tier: int, wire_s: float, copied_bytes: float) -> float:
+def _beside_the_wire(
+    road: "Path", group: "Column", tier: int, wire_s: float, copied_bytes: float, traffic: Traffic
+) -> float:
     """Return the seconds that a tier's protocols take beside its wire, whose seconds are at its efficiency."""
     _, held = span(0.0, group, road)
     volume = np.zeros(len(road))
-    volume[tier] = wire_s * road[tier].model.efficiency * bandwidths(held)[tier]
-    seconds = transfer_s(held, with_own_piece(held, volume, np.array(copied_bytes)))
+    volume[tier] = wire_s * road[tier].model.efficiency * bandwidths(held, traffic)[tier]
+    seconds = transfer_s(held, with_own_piece(held, volume, np.array(copied_bytes)), traffic=traffic)
     return float(seconds[tier] - wire_s)
 
 
@@ -373,17 +377,19 @@ def _accelerators(cluster: Cluster, wires: "Wires") -> "npt.NDArray[Any]":
     return np.array([i for i in wires.accelerators.tolist() if str(wires.names[i]).startswith(start)])
 
 
-def _as_software_sees(blueprint: "Blueprint", op: str) -> "Blueprint":
+def _as_software_sees(cluster: Cluster, op: str) -> "Blueprint":
     """Return the wiring with each link's efficiency in its bandwidth, and a step's software at both ends of a message."""
+    blueprint = cluster.blueprint
     kinds = {node.name: node.kind for node in blueprint.nodes}
-    return replace(blueprint, links=tuple(_seen(link, kinds, op) for link in blueprint.links))
+    names = {link.link for link in blueprint.links if link.link}
+    models = {name: lookup(name, op, own=cluster.spec.tunings)[0] for name in names}
+    return replace(blueprint, links=tuple(_seen(link, kinds, models.get(link.link)) for link in blueprint.links))
 
 
-def _seen(link: "LinkClass", kinds: Mapping[str, str], op: str) -> "LinkClass":
-    """Return one class of links as the software sees it; a trace on a board is what it is."""
-    if not link.link:
+def _seen(link: "LinkClass", kinds: Mapping[str, str], model: "LinkModel | None") -> "LinkClass":
+    """Return one class of links as the software sees it; a trace on a board, which has no model, is what it is."""
+    if model is None:
         return link
-    model = lookup(link.link, op)[0]
     ends = [kinds[link.a], kinds[link.b]]
     # Between two accelerators a step is whole; up to a switch it is half, and the way down has the other.
     steps = ends.count("accelerator") / 2 if link.plane == "scale-up" else ends.count("nic") / 2

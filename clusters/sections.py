@@ -163,13 +163,22 @@ class GraphSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnFile:
+    """A tunings file that a cluster names: its content, by its digest, tells it from others, not where it lies."""
+
+    sha256: str
+    file: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSpec:
     """A cluster with every default filled in. `accelerators` are bought; whole domains of `domain` are used.
 
     `override` holds figures in SI that replace those of the accelerator, `own` the fields of an accelerator that the
-    file itself describes. A cluster of `pools` has what one of them has: the one in `focus`, or, where the whole is
-    meant and `focus` is empty, the first; `accelerators` are then those of all. `written` holds the fields that were
-    given (canonical JSON), from which `with_` starts again; neither it nor `file` tells two specs apart.
+    file itself describes, `tunings` the constants of its links. A cluster of `pools` has what one of them has: the one
+    in `focus`, or, where the whole is meant and `focus` is empty, the first; `accelerators` are then those of all.
+    `written` holds the fields that were given (canonical JSON), from which `with_` starts again; neither it nor `file`
+    tells two specs apart.
     """
 
     name: str
@@ -186,6 +195,7 @@ class ClusterSpec:
     focus: str = ""
     changes: tuple[ChangeSpec, ...] = ()
     graph: GraphSpec | None = None
+    tunings: OwnFile | None = None
     file: str = field(default="", compare=False)
     written: str = field(default="", compare=False, repr=False)
 

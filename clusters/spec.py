@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from clusters import catalogue, clashes, defaults
+from clusters import catalogue, clashes, defaults, owntunings
 from clusters.own import follows, own_part
 from clusters.sections import ChangeSpec, ClusterSpec, GraphSpec
 from topo.errors import Fault, SpecError
@@ -83,6 +83,7 @@ def _single(given: dict[str, Any], file: str, *, pool: bool = False, wiring: boo
         values, *_ = check({"name": "pool", **sound} if pool else sound, file, pool=pool)
     faulty = {path[: i + 1] for path in paths for i in range(len(path))}
     faults += _lacking(values, faulty, file)
+    constants, values = owntunings.named(values, file, faults)
     part = _part(values)
     graph = None
     if "graph" in values:
@@ -98,6 +99,7 @@ def _single(given: dict[str, Any], file: str, *, pool: bool = False, wiring: boo
     faults += [fault for fault in unmet if not _excused(fault, paths)]
     spec = _filled(values, part, file, graph) if part and "accelerators" in values and not unmet else None
     if spec is not None:
+        spec = replace(spec, tunings=constants)
         faults += clashes.clashes(spec, values, faulty, file)
     if faults or spec is None:
         raise SpecError(faults)
@@ -109,6 +111,7 @@ def _joined(given: dict[str, Any], pools: list[dict[str, Any]], file: str, *, wi
     from clusters.specfile import check
 
     head, faults, _ = check({key: value for key, value in given.items() if key != "pools"}, file)
+    constants, head = owntunings.named(head, file, faults)
     found = []
     for i, fields in enumerate(pools):
         try:
@@ -127,6 +130,7 @@ def _joined(given: dict[str, Any], pools: list[dict[str, Any]], file: str, *, wi
         pools=tuple(replace(pool, written="", file="") for pool in found),
         join=defaults.join(head.get("join", {}), found[0].scale_out, names),
         changes=tuple(map(_change, head.get("changes", ()))),
+        tunings=constants,
         file=file,
         written=json.dumps(written, sort_keys=True),
     )
@@ -238,6 +242,8 @@ def content(spec: ClusterSpec) -> dict[str, Any]:
     fields = {key: value for key, value in asdict(spec).items() if key not in ("file", "written")}
     if spec.graph:
         fields["graph"].pop("file")
+    if (constants := fields.pop("tunings")) is not None:
+        fields["tunings"] = constants["sha256"]
     fields["pools"] = [content(pool) for pool in spec.pools]
     return {**fields, "figures": {key: figure.si for key, figure in part_of(spec).figures.items()}}
 
@@ -376,7 +382,8 @@ def _graph(values: Mapping[str, Any], file: str) -> tuple[GraphSpec, dict[str, A
     rates, latencies = (tuple(sorted(given.get(key, {}).items())) for key in ("rates", "latencies"))
     found = GraphSpec(digest, given.get("format", ""), rates, latencies, path)
     sizes = homes(read_graph(found).graph)
-    held = {key: values[key] for key in ("name", "accelerator", "override", "scale_up", "scale_out") if key in values}
+    kept = ("name", "accelerator", "override", "scale_up", "scale_out", "tunings")
+    held = {key: values[key] for key in kept if key in values}
     return found, {**held, "graph": {**given, "file": path}, "accelerators": sum(sizes), "domain": max(sizes)}
 
 

@@ -365,6 +365,9 @@ class ClusterFile(Wiring):
     graph: Graph | None = Field(
         None, description="file that another tool wrote, in place of accelerators and how they are wired"
     )
+    tunings: Name | None = Field(
+        None, description="file of constants of its links that podscale calibrate collectives wrote, from this file"
+    )
 
 
 SECTIONS: Final[Mapping[tuple[str, ...], type[BaseModel]]] = {

@@ -3,23 +3,24 @@
 A regime is the software that moves the bytes:
 
 * ``nccl``: NCCL launched from the host, the default of training and of eager serving;
-* ``graph``: vLLM's all-reduce kernels, and SGLang's before 0.5.14 that are made from them, inside a CUDA graph;
-  ``sglang``: SGLang's own from 0.5.14; ``trtllm``: TensorRT-LLM's. Beyond `LARGEST` bytes, or across nodes, and for
-  other operations it is NCCL;
+* ``nccl-2.29`` and ``nccl-2.28``: NCCL from 2.29 on, and before, on links where the two disagree; else they are ``nccl``;
+* ``graph``: vLLM's all-reduce kernels, and SGLang's before 0.5.14 that are made from them, inside a CUDA graph; ``vllm``
+  and ``vllm-0.14``: the same with the rules and the symmetric memory of vLLM since 0.18, and with those of before;
+  ``sglang``: SGLang's own from 0.5.14; ``trtllm``, ``trtllm-1.2``: TensorRT-LLM's from 1.3 on, and before. Which kernel
+  runs is in `clusters.dispatch`; beyond its sizes, or across nodes, and for other operations it is NCCL;
 * ``low-latency`` and ``normal``: DeepEP's two kinds of MoE exchange;
 * ``one-sided`` and ``two-sided``: TensorRT-LLM's MoE exchange over NVLink, by stores or through queues; ``mnnvl`` is what
   came before them;
-* names with an engine or version behind them (``normal-vllm``, ``low-latency-v2``): the same kernels as that engine calls
-  them, and DeepEP's second version.
+* names with an engine or version behind them (``normal-vllm``, ``low-latency-v2``): the same kernels as that engine has.
 
 The constants, four at most for each link, operation and regime and shared by all group sizes, are fitted by
 `clusters.calibration.links` and stored with their residuals in `data/tunings.yaml`; those of the MoE exchanges, five at
 most, by `clusters.calibration.exchanges`, in `data/exchanges.yaml`. Where none were measured, the nearest are borrowed
 and the note says from where.
 
-``PODSCALE_TUNINGS=mine.yaml`` names a file of one's own, as `podscale calibrate collectives` writes it; where it is not
-set, a `tunings.yaml` in the folder that ``PODSCALE_CATALOGUE`` names is taken. Its entries replace the shipped ones of
-the same link, operation and regime; everything else stays.
+A file of one's own, as `podscale calibrate collectives` writes it, replaces the shipped entries of the same link,
+operation and regime, versions included: ``PODSCALE_TUNINGS`` names it, or a cluster file for itself (`tunings`), else a
+`tunings.yaml` in the folder that ``PODSCALE_CATALOGUE`` names is taken.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,29 +34,37 @@ import numpy as np
 import numpy.typing as npt
 
 from clusters.catalogue import key_of, read_yaml
+from clusters.dispatch import DISPATCH, dispatch_of, kernels_of
 from clusters.figures import own_file, own_part
-from collectives.algorithms import NCCL, best
+from clusters.sections import OwnFile
+from collectives.algorithms import ALGORITHMS, NCCL, best
 from collectives.moe_kernel import WORK, ExchangeModel
 from collectives.path import LinkModel
 from collectives.path import Path as Road
 from topo.columns import Column, ColumnLike, column
 from topo.errors import Fault, SpecError
 
-MiB: Final = 2.0**20
 DATA: Final = Path(__file__).parent / "data" / "tunings.yaml"
 EXCHANGES: Final = DATA.with_name("exchanges.yaml")
 CONSTANTS: Final = ("base_s", "step_s", "efficiency", "ramp_s")
 SHAPE: Final = ("bulk_s", "own_piece")
 """What an entry may hold besides: the filling of the bulk protocol in place of the ramp, the weight of the own piece."""
+LIBRARY: Final = "nccl-2.28"
+"""What engines hand over to beyond their kernels: the NCCL that their PyTorch brings, as their tables show."""
 REMEDY: Final = "write the file with podscale calibrate collectives FILE --out F"
 
 #: Regime -> the regimes that stand in for it, nearest first.
 REGIMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "nccl": (),
+        "nccl-2.28": ("nccl",),
+        "nccl-2.29": ("nccl",),
         "graph": ("nccl",),
+        "vllm": ("graph", "nccl"),
+        "vllm-0.14": ("graph", "nccl"),
         "sglang": ("graph", "nccl"),
         "trtllm": ("graph", "nccl"),
+        "trtllm-1.2": ("trtllm", "graph", "nccl"),
         "low-latency": ("normal", "nccl"),
         "normal": ("low-latency", "nccl"),
         "one-sided": ("low-latency", "normal", "nccl"),
@@ -87,7 +96,8 @@ LINKS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "nvlink3": ("nvlink4", "nvlink5"),
         "nvlink4": ("nvlink5", "nvlink3"),
         "nvlink5": ("nvlink4", "nvlink3"),
-        "efa": ("roce-400", "ib-ndr", "ib-hdr"),
+        "efa": ("efa-4", "efa-2", "roce-400", "ib-ndr", "ib-hdr"),
+        **{f"efa-{generation}": ("efa-4", "efa-2", "roce-400", "ib-ndr", "ib-hdr") for generation in (1, 2, 3, 4)},
         "ib-hdr": ("ib-ndr", "roce-400"),
         "ib-ndr": ("ib-hdr", "roce-400"),
         "ib-xdr": ("ib-ndr", "ib-hdr"),
@@ -117,16 +127,10 @@ FAMILIES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-SHOTS: Final = {**NCCL, "all_reduce": ("one_shot", "two_shot")}
-
-#: What each regime chooses from, of `collectives.ALGORITHMS`; what it does not name is NCCL's.
-OFFERED: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = MappingProxyType(
-    {"nccl": NCCL, "graph": SHOTS, "sglang": SHOTS, "trtllm": SHOTS}
+#: Regime -> the one whose constants it has unless it has its own: the same kernels by other rules, or versions that agree.
+SAME: Final[Mapping[str, str]] = MappingProxyType(
+    {"nccl-2.28": "nccl", "nccl-2.29": "nccl", "vllm-0.14": "graph", "trtllm-1.2": "trtllm"}
 )
-
-#: Bytes up to which a regime's own all-reduce kernels run; NCCL takes over. Sources: vLLM's custom_all_reduce.py
-#: (max_size), SGLang and TensorRT-LLM as measured.
-LARGEST: Final[Mapping[str, float]] = MappingProxyType({"graph": 8 * MiB, "sglang": 16 * MiB, "trtllm": 16 * MiB})
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,8 @@ class Tuning:
         Smallest and largest group measured; beyond it a price extrapolates.
     source
         Whose measurements.
+    entry
+        Whose constants: link, operation and regime of the data file.
     """
 
     link: str
@@ -158,6 +164,7 @@ class Tuning:
     residuals: Mapping[str, float]
     ranks: tuple[int, int] | None
     source: str
+    entry: str = ""
 
 
 def tunings_path() -> str:
@@ -165,15 +172,34 @@ def tunings_path() -> str:
     return own_file("PODSCALE_TUNINGS", "tunings.yaml")
 
 
-def table() -> Mapping[str, Any]:
-    """Return `data/tunings.yaml` with the reader's own file over it.
+def table(own: OwnFile | None = None) -> Mapping[str, Any]:
+    """Return `data/tunings.yaml` with the reader's own file over it, and that of a cluster over both.
 
     Raises
     ------
     SpecError
-        The reader's own file cannot be read or is no tunings file; every fault at once.
+        An own file cannot be read or is no tunings file; every fault at once.
     """
-    return _table(tunings_path())
+    return _table(tunings_path(), own)
+
+
+def own_constants(file: str, variable: str = "PODSCALE_TUNINGS") -> dict[str, Any]:
+    """Return the `constants` of a tunings file of the reader's own, checked; `variable` names what names it.
+
+    Raises
+    ------
+    SpecError
+        It cannot be read or is no tunings file; every fault at once.
+    """
+    held = own_part(file, variable, "constants", REMEDY)
+    if faults := list(_own_faults(held, file)):
+        raise SpecError(faults)
+    return held
+
+
+def own_entries(own: OwnFile) -> list[tuple[str, str, str]]:
+    """Return (link, operation, regime) of each entry of a cluster's own file."""
+    return [_checked(*names) for *names, _ in _entries(own_constants(own.file, "tunings"))]
 
 
 def _shipped() -> Mapping[str, Any]:
@@ -186,19 +212,22 @@ def _shipped() -> Mapping[str, Any]:
 
 
 @lru_cache
-def _table(own: str) -> Mapping[str, Any]:
-    shipped = _shipped()
-    if not own:
-        return shipped
-    held = own_part(own, "PODSCALE_TUNINGS", "constants", REMEDY)
-    if faults := list(_own_faults(held, own)):
-        raise SpecError(faults)
-    constants = {link: dict(ops) for link, ops in shipped["constants"].items()}
+def _table(reader: str, own: OwnFile | None) -> Mapping[str, Any]:
+    if own:
+        return _over(_table(reader, None), own_constants(own.file, "tunings"), own.file, own.sha256)
+    return _over(_table("", None), own_constants(reader), reader) if reader else _shipped()
+
+
+def _over(below: Mapping[str, Any], held: Mapping[str, Any], file: str, digest: str = "") -> Mapping[str, Any]:
+    """Return a table with the entries of a file in place of those of the same link, operation and regime."""
+    constants = {link: dict(ops) for link, ops in below["constants"].items()}
     for link, op, regime, entry in _entries(held):
         name, kind, how = _checked(link, op, regime)
         ops = constants.setdefault(name, {})
-        ops[kind] = {**ops.get(kind, {}), how: {"source": own, **entry}}
-    return {**shipped, "constants": constants}
+        versions = [version for version, same in SAME.items() if same == how]
+        kept = {other: entries for other, entries in ops.get(kind, {}).items() if other not in versions}
+        ops[kind] = {**kept, how: {"source": file, **entry, "digest": digest}}
+    return {**below, "constants": constants}
 
 
 def _entries(constants: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
@@ -234,8 +263,8 @@ def _stated(entry: Mapping[str, Any]) -> tuple[dict[str, float], tuple[int, int]
     return stated, (int(entry["ranks"][0]), int(entry["ranks"][1])) if "ranks" in entry else None
 
 
-def lookup(link: str, op: str, regime: str = "nccl") -> tuple[LinkModel, str]:
-    """Return the constants of an operation on a link, and a note where they are borrowed.
+def lookup(link: str, op: str, regime: str = "nccl", own: OwnFile | None = None) -> tuple[LinkModel, str]:
+    """Return the constants of an operation on a link, and a note where they are borrowed, or of a cluster's own file.
 
     Raises
     ------
@@ -250,45 +279,55 @@ def lookup(link: str, op: str, regime: str = "nccl") -> tuple[LinkModel, str]:
     >>> lookup("ib-xdr", "all_reduce")[1].split(";")[0]
     'no measurement of ib-xdr all_reduce nccl: constants of ib-ndr all_reduce nccl'
     """
-    found = tuning(link, op, regime)
+    found = tuning(link, op, regime, own)
     return found.model, found.note
 
 
-def tuning(link: str, op: str, regime: str = "nccl") -> Tuning:
-    """Return the constants of an operation on a link with their residuals; see `lookup`.
+def tuning(link: str, op: str, regime: str = "nccl", own: OwnFile | None = None) -> Tuning:
+    """Return the constants of an operation on a link with their residuals; see `lookup`. `own` is what a cluster names.
 
     The nearest is sought first over links of the plane, then over regimes, then over operations: the same kernel on
     another generation is closer than another kernel on this one.
     """
-    return _tuning(link, op, regime, tunings_path())
+    return _tuning(link, op, regime, tunings_path(), own)
 
 
 @lru_cache(maxsize=1024)
-def _tuning(link: str, op: str, regime: str, own: str) -> Tuning:
+def _tuning(link: str, op: str, regime: str, reader: str, own: OwnFile | None) -> Tuning:
     asked = _checked(link, op, regime)
     for kind, how, where in _nearest(*asked):
-        entry = _table(own)["constants"].get(where, {}).get(kind, {}).get(how)
-        if entry is not None:
+        held = _table(reader, own)["constants"].get(where, {}).get(kind, {})
+        whose = how if how in held else SAME.get(how, how)
+        if (entry := held.get(whose)) is not None:
             break
     else:
         raise SpecError([Fault("link", link, "has no constants, nor has a neighbour", "calibrate it")])
-    got, want = f"{where} {kind} {how}", f"{asked[0]} {asked[1]} {asked[2]}"
-    notes = [] if got == want else [f"no measurement of {want}: constants of {got}"]
+    got, want, named = f"{where} {kind} {how}", " ".join(asked), f"{where} {kind} {whose}"
+    notes = [] if got == want else [f"no measurement of {want}: constants of {named}"]
     notes += [entry["note"]] if entry.get("note") else []
+    notes += (
+        [f"{named}: constants of {Path(own.file).name}, as the cluster says"]
+        if own and entry.get("digest") == own.sha256
+        else []
+    )
     stated, ranks = _stated(entry)
     return Tuning(
         *asked,
-        model=replace(_model(kind, entry), beyond=_library(kind, how, where, own)),
+        model=_with_rules(_model(kind, entry), asked[2], kind, where, reader, own),
         note="; ".join(notes),
         residuals=stated,
         ranks=ranks,
         source=entry["source"],
+        entry=named,
     )
 
 
-def _library(op: str, regime: str, link: str, own: str) -> LinkModel | None:
-    """Return NCCL's constants where a regime's own kernels end, None for what has no other kernels."""
-    return _tuning(link, op, "nccl", own).model if regime in LARGEST and op == "all_reduce" else None
+def _with_rules(model: LinkModel, regime: str, op: str, link: str, reader: str, own: OwnFile | None) -> LinkModel:
+    """Return a model with the rules of a regime that has kernels of its own, and NCCL's constants for where they end."""
+    rules = dispatch_of(regime, link) if op == "all_reduce" else ()
+    if not rules:
+        return model
+    return replace(model, dispatch=rules, beyond=_tuning(link, op, LIBRARY, reader, own).model)
 
 
 def _model(op: str, entry: Mapping[str, Any]) -> LinkModel:
@@ -326,10 +365,10 @@ def _nearest(link: str, op: str, regime: str) -> Iterator[tuple[str, str, str]]:
 def reduction_efficiency(link: str) -> float:
     """Share of its efficiency that a link keeps when the switches add: NCCL's nvlsEfficiency, 1 where unpublished.
 
-    That of NDR is fitted to the one system with SHARP that was published.
+    Those of NVLink 4 and of NDR are fitted to what was published of 5 to 8 H100, and of the one system with SHARP.
 
     >>> reduction_efficiency("nvlink4"), reduction_efficiency("nvlink5"), reduction_efficiency("roce-400")
-    (0.85, 0.74, 1.0)
+    (0.81, 0.74, 1.0)
     """
     return float(table()["reduction_efficiency"].get(key_of(link), 1.0))
 
@@ -341,22 +380,19 @@ def offered(op: str, regime: str = "nccl") -> tuple[str, ...]:
     (('ring',), ('ring',))
     """
     _, kind, how = _checked("nvlink5", op, regime)
-    names = OFFERED.get(how, NCCL).get(kind)
+    own = {name for rows in DISPATCH.get(how, {}).values() for _, row in rows for _, names in row for name in names}
+    names = tuple(name for name in ALGORITHMS[kind] if name in own) if own and kind == "all_reduce" else NCCL.get(kind)
     if names is None:
-        raise SpecError(
-            [
-                Fault(
-                    "op", op, "is priced by collectives.moe_exchange", "take its kernel from clusters.exchanges.KERNELS"
-                )
-            ]
-        )
+        remedy = "take its kernel from clusters.exchanges.KERNELS"
+        raise SpecError([Fault("op", op, "is priced by collectives.moe_exchange", remedy)])
     return names
 
 
 def collective_s(op: str, size_bytes: ColumnLike, members: ColumnLike, path: Road, regime: str = "nccl") -> Column:
     """Seconds of an operation by the fastest algorithm that the regime offers.
 
-    A regime with all-reduce kernels of its own has them up to `LARGEST` bytes inside a domain; else it is NCCL.
+    A regime with all-reduce kernels of its own runs them by its rules inside a domain (`LinkModel.dispatch`); else it is
+    NCCL.
 
     Parameters
     ----------
@@ -370,14 +406,18 @@ def collective_s(op: str, size_bytes: ColumnLike, members: ColumnLike, path: Roa
     0.0070
     """
     kind, how = key_of(op).replace("-", "_"), key_of(regime)
-    if kind != "all_reduce" or how not in LARGEST:
+    rules = path[0].model.dispatch if path and kind == "all_reduce" and how in DISPATCH else ()
+    if not rules:
         return best(kind, size_bytes, members, path, among=offered(op, regime))[0]
     sizes, groups = column(size_bytes), column(members)
-    own = (sizes <= LARGEST[how]) & ~_crosses(groups, path)
-    if own.all():
-        return best(kind, sizes, groups, path, among=offered(op, regime))[0]
-    large = best(kind, sizes, groups, _beyond(path), among=NCCL[kind])[0]
-    return np.where(own, best(kind, sizes, groups, path, among=offered(op, regime))[0], large) if own.any() else large
+    kernels, runs = kernels_of(rules, sizes, np.where(_crosses(groups, path), np.inf, groups[-1]))
+    prices = [
+        best(kind, sizes, groups, path, among=names)[0]
+        if names
+        else best(kind, sizes, groups, _beyond(path), NCCL[kind])[0]
+        for names in kernels
+    ]
+    return column(prices[0]) if len(prices) == 1 else np.choose(runs, prices)
 
 
 def _crosses(groups: Column, path: Road) -> npt.NDArray[np.bool_]:

@@ -101,6 +101,12 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = MappingProxyType(
                 "two_shot": Algorithm(
                     all_reduce.two_shot, "direct reduce-scatter and all-gather; two steps", "vLLM custom all-reduce"
                 ),
+                "multimem": Algorithm(
+                    all_reduce.multimem,
+                    "the switches add and multicast, in one kernel",
+                    "PyTorch torch.ops.symm_mem",
+                    all_reduce.every_tier_adds,
+                ),
                 "sharp": Algorithm(
                     all_reduce.sharp,
                     "the network's switches add; rings inside the blocks",

@@ -37,6 +37,10 @@ cannot add, takes the ring's 46, 125 and 161. With 4 steps per further rank the 
 """
 
 
+MULTIMEM_WAITS = 3.0
+"""Waits of a kernel that adds in the switches, in steps of a two-shot's: vLLM's take as long on 4 GPUs as on 8."""
+
+
 def ring(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     """Return the seconds of a flat ring: reduce-scatter once round, all-gather once round.
 
@@ -239,6 +243,38 @@ def two_shot(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
     constants = group.rates
     waits = group.spanned * (2.0 * constants.latency_s + ratio(group) * constants.step_s)
     return column(base_s(group) + added(waits) + slowest(seconds))
+
+
+def multimem(size_bytes: ColumnLike, members: ColumnLike, path: Path) -> Column:
+    """Return the seconds of one kernel that has the switches add and multicast: (1 + 1/r)·S per rank, three waits.
+
+    t = base + Σ over spanned tiers of (2·latency + `MULTIMEM_WAITS`·step) + max_l of the transfer at the efficiency times
+    `Hop.reduction_efficiency`. A tier that cannot add makes it impossible. Source: torch.ops.symm_mem of PyTorch, as vLLM
+    calls it.
+
+    Examples
+    --------
+    >>> from collectives.path import IDEAL, Hop
+    >>> print(f"{multimem(1e6, [8], (Hop(100e9, 0, IDEAL, in_network_reduction=True),)) * 1e6:.2f} us")
+    11.25 us
+    """
+    size, group = span(size_bytes, members, path)
+    constants, blocks = group.rates, ratio(group)
+    volume = (1 + 1 / blocks) / group.inner * size * group.spanned
+    seconds = transfer_s(group, volume, constants.efficiency * constants.reduction_efficiency)
+    waits = group.spanned * (2.0 * constants.latency_s + MULTIMEM_WAITS * constants.step_s)
+    return column(base_s(group) + added(waits) + slowest(seconds))
+
+
+def every_tier_adds(members: ColumnLike, path: Path) -> Mask:
+    """Return whether all spanned tiers have switches that add.
+
+    >>> from collectives.path import IDEAL, Hop
+    >>> bool(every_tier_adds([8], (Hop(100e9, 0, IDEAL),)))
+    False
+    """
+    _, group = span(0.0, members, path)
+    return np.asarray((group.rates.reduces | ~group.spanned).all(axis=0))
 
 
 def some_tier_adds(members: ColumnLike, path: Path) -> Mask:

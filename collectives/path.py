@@ -6,7 +6,9 @@ The price of an operation that takes `steps` steps and puts V bytes per rank on 
 
 where F = bulk_s · √(r - 1) fills the pipeline of the r child blocks on a tier. A library has a protocol for small
 messages, whose flags take most of the wire (LL, the first argument of the min), and one for bulk, whose chunks fill a
-pipeline before they fill the wire. A model with no `bulk_s` has one protocol: the min is its second argument.
+pipeline before they fill the wire. A model with no `bulk_s` has one protocol: the min is its second argument. In an
+exchange no message is passed on, so F = bulk_s, and each peer's message has a lane of the small protocol to itself: the
+first argument is at least V over `LANE_Bps` for every peer.
 
 `base_s` (launch, rendezvous) is paid once per collective: the largest base of the tiers that the group spans, which is
 the outermost one's in practice. Steps and bytes are counted tier by tier by each algorithm.
@@ -89,6 +91,17 @@ QUICK = 0.3
 450 and 900 of NVLink 3, 4 and 5."""
 
 
+LANE_Bps = 6e9
+"""Bytes/s of LL in the one channel that NCCL gives a small message to one peer, on NVLink 3, 4 and 5 alike.
+
+All-to-all of 2, 4 and 8 ranks takes as long for the same message: 5.2 to 5.5 us for 32 KiB, half of that for 16 KiB.
+"""
+
+Dispatch: TypeAlias = tuple[tuple[float, tuple[tuple[float, tuple[str, ...]], ...]], ...]
+"""Rows (ranks up to, ((bytes below, algorithms), …)), ascending: which of its own kernels a library runs for a size, the
+fastest of several. Larger groups, sizes beyond and () are for the library behind it."""
+
+
 @dataclass(frozen=True, slots=True)
 class LinkModel:
     """Constants that turn steps and bytes into seconds on one kind of link, for one operation and software regime.
@@ -104,12 +117,15 @@ class LinkModel:
     ramp_s
         Mid-size penalty: √(ramp_s · V / B) is added to the transfer of V bytes at B bytes/s.
     bulk_s
-        Seconds that fill the pipeline of the bulk protocol, for each root of r - 1; below, `QUICK` rules. 0 for none.
+        Seconds that fill the pipeline of the bulk protocol, for each root of r - 1 (once in an exchange); below, `QUICK`
+        rules (`LANE_Bps` in an exchange). 0 for none.
     own_piece
         Weight of the piece that a rank only copies (its own, or the last it receives) against one that it sends: the
         same threads move both, so that two ranks reach less of the wire than eight.
     beyond
         The constants of the library that takes over where the kernels of this model end, None if they do not.
+    dispatch
+        Which of its kernels a library runs by its own rules; () if it has one way.
 
     Raises
     ------
@@ -119,7 +135,7 @@ class LinkModel:
     Examples
     --------
     >>> LinkModel(base_s=5e-6, step_s=1e-6, efficiency=0.8)
-    LinkModel(base_s=5e-06, step_s=1e-06, efficiency=0.8, ramp_s=0.0, bulk_s=0.0, own_piece=0.0, beyond=None)
+    LinkModel(base_s=5e-06, step_s=1e-06, efficiency=0.8, ramp_s=0.0, bulk_s=0.0, own_piece=0.0, beyond=None, dispatch=())
     """
 
     base_s: float
@@ -129,6 +145,7 @@ class LinkModel:
     bulk_s: float = 0.0
     own_piece: float = 0.0
     beyond: "LinkModel | None" = None
+    dispatch: Dispatch = ()
 
     def __post_init__(self) -> None:
         faults = _non_negative("LinkModel", base_s=self.base_s, step_s=self.step_s, ramp_s=self.ramp_s)

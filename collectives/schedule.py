@@ -165,6 +165,7 @@ SCHEDULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "rabenseifner": Rule(doubling.rabenseifner, "recursive halving, then doubling", _THAKUR),
             "swing": Rule(_swung(doubling.summed), "torus, partners near by", _SWING, grid_of_twos),
             "nvls": Rule(switches.nvls, "the block's switches add; trees between blocks", _NCCL, blocks),
+            "multimem": Rule(switches.nvls, "nvls within one kernel", "PyTorch torch.ops.symm_mem", blocks),
             "sharp": Rule(switches.sharp, "the network's switches add; rings inside blocks", _NCCL, blocks),
             "one_shot": Rule(exchanges.one_shot, "every rank reads every buffer", _VLLM),
             "two_shot": Rule(exchanges.two_shot, "direct reduce-scatter and all-gather", _VLLM),

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from collectives.path import QUICK, Hop, Path, share_at
+from collectives.path import QUICK, Hop, LANE_Bps, Path, share_at
 from topo.columns import Column, ColumnLike, column
 from topo.errors import Fault, SpecError
 
@@ -216,7 +216,8 @@ def transfer_s(
     """Return V / (efficiency · B) + √(ramp · V / B) for each tier, V in bytes per rank, B of `bandwidths`.
 
     Where a tier has two protocols, the bulk one first fills its pipeline, bulk · √(r - 1) for r child blocks, and the
-    quick one takes V / (QUICK · B): the faster counts.
+    quick one takes V / (QUICK · B): the faster counts. In an exchange the bulk one fills once, and the quick one has no
+    more than a lane of LANE_Bps for each peer.
 
     Examples
     --------
@@ -232,7 +233,11 @@ def transfer_s(
     seconds: Column = wire_s / (constants.efficiency if efficiency is None else efficiency)
     if constants.has_ramp:
         seconds += np.sqrt(constants.ramp_s * wire_s)
-    if constants.has_bulk:
+    if constants.has_bulk and traffic == "exchange":
+        lanes = np.maximum(group.members - group.inner, 1.0) * LANE_Bps
+        quick_s = np.maximum(volume_bytes / lanes, constants.quick_over_wire * wire_s)
+        seconds = np.minimum(seconds + constants.bulk_s, quick_s)
+    elif constants.has_bulk:
         seconds += constants.bulk_s * np.sqrt(ratio(group) - 1)
         seconds = np.minimum(seconds, constants.quick_over_wire * wire_s)
     return seconds

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from clusters.build import own_notes
 from clusters.software import interval, regime
 from clusters.tunings import tuning
 from parallel.placement import domain_size
@@ -39,6 +40,7 @@ STOPS: dict[str, str] = {
     "imbalance": "uneven pipeline stages: the layers do not divide",
     "bubble": "the pipeline bubble: more micro-batches or fewer stages",
     "pp": "hops between pipeline stages",
+    "drafts": "drafting: fewer drafts, or a smaller model that drafts",
     "kv_transfer": "moving key-value caches to the pool that decodes: more bandwidth between the pools, or smaller passes",
     "reload": "caches of earlier visits on their way back: a faster memory, more of a fast one, or loading layer by layer",
     "dp": "gradient reduction that backward cannot hide: more scale-out bandwidth",
@@ -122,7 +124,7 @@ def warnings_of(bound: Bound, cols: Columns, index: int) -> list[str]:
     idle = bound.cluster.accelerators - bound.cluster.usable
     if idle:
         notes.append(f"{idle} accelerators do not fill a domain and stay idle")
-    notes.append(beyond_measured(bound, int(cols["ep"][index])))
+    notes += [beyond_measured(bound, int(cols["ep"][index])), *own_notes(bound.cluster)]
     return [note for note in notes if note]
 
 
@@ -133,7 +135,7 @@ def beyond_measured(bound: Bound, ep: int) -> str:
     if ep == 1 or tier is None:
         return ""
     regime = "one-sided" if inside else "low-latency" if bound.task.phase == "decode" else "normal"
-    ranks = tuning(tier.link, "moe_dispatch", regime).ranks
+    ranks = tuning(tier.link, "moe_dispatch", regime, bound.cluster.spec.tunings).ranks
     if ranks is None or ep <= ranks[1]:
         return ""
     return f"EP{ep}: the exchange over {tier.link} was measured on up to {ranks[1]} ranks"

@@ -4,6 +4,7 @@ Rows of the tables of kernels become curves here, for the fits and for the score
 which regime a kernel is of, which rows are set aside and why, duplicates by their median.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -27,27 +28,40 @@ NCCL_OPS = {
     "all_to_all": "alltoall",
 }
 
-#: Kernels of serving frameworks that CUDA graphs replay -> their regime. SGLang has its own from 0.5.14.
-GRAPH_KERNELS: Final[Mapping[str, str]] = {
-    "vllm_graph": "graph",
-    "sglang_graph": "graph",
-    "trtllm": "trtllm",
-    "TRTLLM": "trtllm",
+#: Implementation -> (from version, regime), the newest last.
+IMPLEMENTATIONS: Final[Mapping[str, tuple[tuple[tuple[int, ...], str], ...]]] = {
+    "NCCL": (((0,), "nccl-2.28"), ((2, 29), "nccl-2.29")),
+    "vllm_graph": (((0,), "vllm-0.14"), ((0, 18), "vllm")),
+    "sglang_graph": (((0,), "graph"), ((0, 5, 14), "sglang")),
+    "trtllm": (((0,), "trtllm-1.2"), ((1, 3), "trtllm")),
 }
-SGLANG_OWN: Final = (0, 5, 14)
+
+#: Families of kernels that share their constants, with the regimes that are theirs.
+FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "graph": ("graph", "vllm-0.14"),
+    "vllm": ("vllm",),
+    "trtllm": ("trtllm", "trtllm-1.2"),
+    "sglang": ("sglang",),
+}
 
 #: Data types that the switches do not add (NCCL, `ncclNvlsSupported`).
 NOT_ADDED: Final = ("int8",)
 
-#: Why rows are set aside, and which: (system, operation, version, recorded version, bytes below).
-ASIDE: Final[Mapping[str, tuple[str, str, str, str, float]]] = {
+#: Why rows are set aside, and which: (system, operation, version, recorded version), bytes below, ranks (0 for all).
+ASIDE: Final[Mapping[str, tuple[tuple[str, str, str, str], float, int]]] = {
     "launch floor of 66 to 640 us whatever the size, of GB200 all-to-all in the table of 2 to 64 ranks": (
-        "gb200",
-        "alltoall",
-        "2.23",
-        "",
+        ("gb200", "alltoall", "2.23", ""),
         2.0**29,
+        0,
     ),
+    **{
+        f"launch floor of 21 to 25 us in its {op}s of 4 GB200, whose 8 take 18 us in the same table": (
+            ("gb200", op, "2.23", ""),
+            2.0**22,
+            4,
+        )
+        for op in ("all_gather", "reduce_scatter")
+    },
 }
 
 
@@ -56,15 +70,20 @@ def where(rows: Table, mask: npt.NDArray[np.bool_]) -> Table:
     return {key: values[mask] for key, values in rows.items()}
 
 
-def regime_of(impl: str, version: str) -> str:
-    """Return the regime of an implementation in the tables, empty where it has none.
+def regime_of(impl: str, version: str = "", recorded: str = "") -> str:
+    """Return the regime of an implementation in the tables, empty where it has none; `recorded` is what a run itself said.
 
-    >>> regime_of("NCCL", "2.29.2"), regime_of("sglang_graph", "0.5.10"), regime_of("sglang_graph", "0.5.14")
-    ('nccl', 'graph', 'sglang')
+    NCCL of no known version is ``nccl``, whose constants all versions share.
+
+    >>> regime_of("NCCL", "2.27.3", "2.29.2"), regime_of("NCCL"), regime_of("sglang_graph", "0.5.10")
+    ('nccl-2.29', 'nccl', 'graph')
     """
-    if impl == "sglang_graph" and tuple(int(part) for part in version.split(".") if part.isdecimal()) >= SGLANG_OWN:
-        return "sglang"
-    return "nccl" if impl == "NCCL" else GRAPH_KERNELS.get(impl, "")
+    name = "NCCL" if impl == "NCCL" else impl.lower()
+    numbers = tuple(int(part) for part in re.findall(r"\d+", recorded or version)[:3])
+    if name == "NCCL" and not numbers:
+        return "nccl"
+    held = [regime for least, regime in IMPLEMENTATIONS.get(name, ()) if numbers >= least or least == (0,)]
+    return held[-1] if held else ""
 
 
 def set_aside(rows: Table) -> list[str]:
@@ -72,14 +91,15 @@ def set_aside(rows: Table) -> list[str]:
 
     >>> def row(recorded):
     ...     texts = {"system": "gb200", "op": "alltoall", "software_version": "2.23", "recorded_version": recorded}
-    ...     return {**{key: np.array([text]) for key, text in texts.items()}, "message_bytes": np.array([1024.0])}
+    ...     cells = {**texts, "message_bytes": 1024.0, "num_gpus": 8.0}
+    ...     return {key: np.array([cell]) for key, cell in cells.items()}
     >>> set_aside(row(""))[0].split(" of ")[0], set_aside(row("2.29.2"))
     ('launch floor', [''])
     """
     reasons = [""] * len(rows["system"])
     keys = ("system", "op", "software_version", "recorded_version")
-    for why, (*texts, below) in ASIDE.items():
-        held = rows["message_bytes"] < below
+    for why, (texts, below, ranks) in ASIDE.items():
+        held = (rows["message_bytes"] < below) & ((rows["num_gpus"] == ranks) | (ranks == 0))
         for key, text in zip(keys, texts, strict=True):
             held = held & (rows[key] == text) if key in rows else np.zeros_like(held)
         for at in np.flatnonzero(held):

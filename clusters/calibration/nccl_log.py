@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from clusters.calibration.curves import GRAPH_KERNELS
+from clusters.calibration.curves import regime_of
 from clusters.catalogue import key_of
 from clusters.collective import BUS
 from clusters.tablefile import MOST_FAULTS, column_names, read_table
+from clusters.tunings import SAME
 from topo.errors import Fault, SpecError
 
 #: Start of a test's name (all_reduce_perf) or its name in a table -> our operation. Others have no constants.
@@ -407,7 +408,7 @@ def _from_table(path: Path) -> Log:
     points, unused = [], []
     columns = (table[key].tolist() for key in ("line", "op", "impl", "system", "ranks", "nodes", "size"))
     for line, word, impl, system, ranks, nodes, size_bytes, took in zip(*columns, seconds.tolist(), strict=True):
-        op, regime = _operation(word), "graph" if impl in GRAPH_KERNELS else "nccl"
+        op, regime = _operation(word), SAME.get(regime_of(impl), regime_of(impl)) or "nccl"
         if reason := _aside(op, impl, ranks, size_bytes, took):
             unused.append((reason, line, f"{system} {word} {impl}"))
         else:
@@ -422,7 +423,7 @@ def _aside(op: str, impl: str, ranks: float, size: float, seconds: float) -> str
     """Return why a row of a table gives no point, empty where it does."""
     if op not in OPS.values():
         return f"no constants for {op}"
-    if impl != "NCCL" and (impl not in GRAPH_KERNELS or op != "all_reduce"):
+    if impl != "NCCL" and (not regime_of(impl) or op != "all_reduce"):
         return f"no regime for the kernels of {impl}"
     if ranks < 2:
         return "one rank: nobody to talk to"

@@ -22,9 +22,10 @@ from clusters.calibration.nccl_log import Log, Point, read_log
 from clusters.calibration.residuals import write_yaml
 from clusters.catalogue import accelerator
 from clusters.products import part_of
+from clusters.sections import OwnFile
 from clusters.spec import load, parse
 from clusters.tunings import CONSTANTS, collective_s, tuning
-from collectives.path import IDEAL, LinkModel
+from collectives.path import LinkModel
 from topo.columns import Column
 from topo.errors import Fault, SpecError
 
@@ -52,6 +53,11 @@ class Rows:
     where: tuple[str, str, str]
     points: tuple[Point, ...]
     clusters: tuple[Cluster, ...]
+
+    @property
+    def own(self) -> OwnFile | None:
+        """The tunings file that the clusters name."""
+        return self.clusters[0].spec.tunings
 
     @cached_property
     def sizes(self) -> Column:
@@ -84,7 +90,7 @@ class Rows:
         seconds = np.empty(len(self.points))
         for cluster, at, members in self.blocks:
             hops = tuple(
-                replace(hop, model=models.get((tier.link, op, regime)) or tuning(tier.link, op, regime).model)
+                replace(hop, model=models.get((tier.link, op, regime)) or hop.model)
                 for hop, tier in zip(path(cluster, op, regime), cluster.tiers, strict=True)
             )
             seconds[at] = collective_s(op, self.sizes[at], members, hops, regime)
@@ -177,7 +183,7 @@ def held_constants(rows: Rows) -> tuple[dict[str, float], list[str]]:
     """Return what the rows leave open, at the values in force, and why."""
     fixed: dict[str, float] = dict(ONE_STEP) if rows.where[1] == "send_recv" else {}
     why: list[str] = []
-    known = tuning(*rows.where)
+    known = tuning(*rows.where, rows.own)
     lent = known.note.startswith("no measurement")
     whose = known.note.split(";")[0].rpartition("constants of ")[2] if lent else "those in force"
     for names, left_open, reason in HELD:
@@ -195,7 +201,7 @@ def settle(rows: Rows, models: Models, source: str) -> dict[str, Any] | None:
     if len(fixed) == len(CONSTANTS):
         return None
     inside = [
-        models.get((tier.link, op, regime)) or tuning(tier.link, op, regime).model
+        models.get((tier.link, op, regime)) or tuning(tier.link, op, regime, rows.own).model
         for cluster, _, _ in rows.blocks
         for tier in cluster.tiers
         if tier.plane == "scale-up" and tier.link != link
@@ -207,7 +213,7 @@ def settle(rows: Rows, models: Models, source: str) -> dict[str, Any] | None:
     def price(model: LinkModel) -> Column:
         return rows.price({**models, rows.where: model})
 
-    like = replace(IDEAL, own_piece=tuning(*rows.where).model.own_piece)
+    like = replace(tuning(*rows.where, rows.own).model, ramp_s=0.0, bulk_s=0.0)
     job = Job(rows.where, rows.measured_s, price, rows.ranks, source, fixed, "; ".join(why), least, like)
     models[rows.where] = fit(job)
     return entry(job, models[rows.where])
@@ -322,7 +328,7 @@ def calibrate_file(
     file
         What nccl-tests printed, or a CSV table of collectives; see `nccl_log.read_log`, also for `ranks` and `op`.
     out
-        Where the tunings file goes; `PODSCALE_TUNINGS` names it to every later command.
+        Where the tunings file goes; a cluster file names it as `tunings`, `PODSCALE_TUNINGS` to every later command.
     progress
         Called as ``progress(done, total, note)``.
     cluster
@@ -347,7 +353,7 @@ def calibrate_file(
         for link, ops in constants.items()
     }
     document = {"source": str(file), "fitted": date.today().isoformat(), "method": METHOD, "constants": stored}
-    header = "Written by podscale calibrate collectives; PODSCALE_TUNINGS=<this file> puts it to use."
+    header = "Written by podscale calibrate collectives. A cluster file that says tunings: <this file> obeys it."
     try:
         write_yaml(document, Path(out), header)
     except OSError as why:
@@ -371,5 +377,5 @@ def calibrate_file(
         "rows": rows,
         "unused": list(log.unused),
         "warnings": warnings,
-        "notes": [f"Every command obeys it with PODSCALE_TUNINGS={out}"],
+        "notes": [f"A cluster file obeys it with tunings: {out}, every command with PODSCALE_TUNINGS={out}"],
     }

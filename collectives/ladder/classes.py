@@ -6,12 +6,14 @@ needs only how many messages each class of pairs has; and links that every class
 leaf) are one column.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from collectives.ladder.jobs import Messages
 from collectives.ladder.network import Network, Rows, shares
 from topo.relays import Floats, Ints
 from topo.routes import Routes
@@ -59,14 +61,18 @@ class Classes:
     hops: Floats
     cable: Ints
 
-    def count(self, source: Ints, destination: Ints) -> tuple[Ints, Ints]:
-        """Return the classes of some pairs, and how many pairs each has."""
-        found = self.table.ravel().take(source * len(self.table) + destination)
-        if len(self.own_s) > 8 * len(found):
-            return np.unique(found, return_counts=True)
-        tally = np.bincount(found, minlength=len(self.own_s))
-        present = (tally != 0).nonzero()[0]
-        return present, tally[present]
+    def count(self, turns: Sequence[Messages]) -> tuple[Ints, Ints, Ints]:
+        """Return, for rounds of as many messages, in their order: the round, a class in it, and how many pairs it has."""
+        kinds = len(self.own_s)
+        pairs = np.stack([sent.source * len(self.table) + sent.destination for sent in turns], axis=1)
+        found = self.table.ravel().take(pairs, mode="clip") + np.arange(len(turns)) * kinds
+        if kinds > 8 * len(pairs):
+            at, count = np.unique(found, return_counts=True)
+        else:
+            tally = np.bincount(found.ravel(), minlength=len(turns) * kinds)
+            at = np.flatnonzero(tally)
+            count = tally[at]
+        return at // kinds, at % kinds, count
 
 
 def _homes(r: Routes, number: Ints, first: bool) -> Homes | None:

@@ -5,7 +5,8 @@ A round's messages load links together; the busiest one counts. With a token buc
 would be full again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from collectives.ladder.network import Network
 from collectives.ladder.reducers import merged
 from collectives.ladder.wire import Wire
 from topo.relays import Floats, Ints
+
+TOGETHER: int = 32
+"""Rounds priced at once: a line of the cache holds the classes of as many pairs."""
 
 
 def loads(net: Network, wire: Wire, sent: Messages) -> tuple[Ints, Floats]:
@@ -48,30 +52,61 @@ def alike(net: Network, wire: Wire) -> Classes | None:
     return found
 
 
-def by_class(found: Classes, net: Network, wire: Wire, sent: Messages) -> tuple[float, float, int] | None:
-    """Return latency and busiest link of a round, and that link, where every end sends and gets at most one message.
+class Turns(NamedTuple):
+    """Rounds priced by classes: the longest latency of each, how long its busiest link is busy, and that link."""
 
-    None where that, or one size for all, does not hold: then links are to be added up one by one.
-    """
-    if not (_once_each(sent.source, len(net.ends)) and _once_each(sent.destination, len(net.ends))):
-        return None
-    if sent.size_bytes.strides[0] and np.ptp(sent.size_bytes):
-        return None
-    present, count = found.count(sent.source, sent.destination)
-    scale = float(sent.size_bytes[0]) * wire.framing
+    latency_s: Floats
+    busiest_s: Floats
+    link: Ints
+
+
+def by_class(found: Classes, net: Network, wire: Wire, turns: Sequence[Messages]) -> Turns:
+    """Return the price of rounds of as many messages, in each of which every end sends and gets at most one, of one size."""
+    many, columns = len(turns), len(found.column)
+    turn, present, count = found.count(turns)
+    first = np.searchsorted(turn, np.arange(many))
+    scale = np.array([sent.size_bytes[0] for sent in turns]) * wire.framing
     own_s = found.own_s[present]
-    own = own_s.argmax()
-    busiest_s, link = scale * float(own_s[own]), int(found.cable[present[own]])
+    most_s = np.maximum.reduceat(own_s, first)
+    top = np.flatnonzero(own_s == most_s[turn])
+    link = found.cable[present[top[np.searchsorted(turn[top], np.arange(many))]]]
     owner, arc, share = found.rows.entries(present)
     if len(arc):
-        total_s = np.bincount(arc, share * count[owner], len(found.column)) / found.column_Bps
-        top = total_s.argmax()
-        if scale * total_s[top] > busiest_s:
-            busiest_s, link = scale * float(total_s[top]), int(found.column[top])
+        load = np.bincount(turn[owner] * columns + arc, share * count[owner], many * columns)
+        each_s = load.reshape(many, columns) / found.column_Bps
+        busiest = each_s.argmax(axis=1)
+        shared_s = each_s[np.arange(many), busiest]
+        link = np.where(shared_s > most_s, found.column[busiest], link)
+        most_s = np.maximum(most_s, shared_s)
     latency_s = found.latency_s[present]
     if wire.hop_s:
         latency_s = latency_s + found.hops[present] * wire.hop_s
-    return float(latency_s.max()) + wire.latency_s(len(net.ends)), busiest_s, link
+    return Turns(np.maximum.reduceat(latency_s, first) + wire.latency_s(len(net.ends)), scale * most_s, link)
+
+
+def _batches(
+    found: Classes | None, number: int, each: Iterable[tuple[Messages, int]]
+) -> Iterator[tuple[list[tuple[Messages, int]], bool]]:
+    """Yield rounds, some together where classes tell all of them: alike in how many messages, one for every end."""
+    held: list[tuple[Messages, int]] = []
+    for sent, repeat in each:
+        simple = found is not None and _simple(sent, number, held[-1][0].source if held else None)
+        if held and (not simple or len(held) == TOGETHER or len(sent.source) != len(held[0][0].source)):
+            yield held, True
+            held = []
+        if simple:
+            held.append((sent, repeat))
+        elif len(sent.source):
+            yield [(sent, repeat)], False
+    if held:
+        yield held, True
+
+
+def _simple(sent: Messages, number: int, known: Ints | None) -> bool:
+    """Return whether a round has messages, all of one size, and no end sends or gets two; none of `known` comes twice."""
+    if not len(sent.source) or (sent.size_bytes.strides[0] and np.ptp(sent.size_bytes)):
+        return False
+    return (sent.source is known or _once_each(sent.source, number)) and _once_each(sent.destination, number)
 
 
 def _once_each(ends: Ints, number: int) -> bool:
@@ -107,16 +142,16 @@ def stepwise(jobs: Sequence[Placed], net: Network, wire: Wire) -> Price:
     full_s, busy_s = np.zeros(len(bandwidth_Bps)), np.zeros(len(bandwidth_Bps))
     now, wire_s, ends = 0.0, 0.0, [0.0] * len(jobs)
     kinds = alike(net, wire) if net.size == len(net.ends) else None
-    for sent, repeat in rounds(jobs, wire.buffered):
-        if not len(sent.source):
+    for batch, simple in _batches(kinds, len(net.ends), rounds(jobs, wire.buffered)):
+        if simple and kinds:
+            quick = by_class(kinds, net, wire, [sent for sent, _ in batch])
+            for (sent, repeat), latency_s, link_s, link in zip(batch, *(part.tolist() for part in quick), strict=True):
+                now += repeat * (latency_s + link_s)
+                wire_s += repeat * link_s
+                busy_s[link] += repeat * link_s
+                _ended(ends, sent, now)
             continue
-        quick = by_class(kinds, net, wire, sent) if kinds else None
-        if quick:
-            now += repeat * (quick[0] + quick[1])
-            wire_s += repeat * quick[1]
-            busy_s[quick[2]] += repeat * quick[1]
-            _ended(ends, sent, now)
-            continue
+        sent, repeat = batch[0]
         _, total = loads(net, wire, sent)
         after_s = float(handling_s(net, wire, sent).max())
         used = np.flatnonzero(total)

@@ -36,12 +36,18 @@ def _sizes(pieces: IntArray, size_bytes: float, ranks: int, matrix: FloatArray |
     return sizes
 
 
-def _everyone(ranks: int, by: int, size_bytes: float, matrix: FloatArray | None) -> Round:
-    """Return the round in which every rank sends its piece to the one so many places ahead."""
+def _everyone(ranks: int, size_bytes: float, matrix: FloatArray | None) -> Callable[[int], Round]:
+    """Return what makes the round in which every rank sends its piece to the one so many places ahead."""
     rank = np.arange(ranks)
-    other = (rank + by) % ranks
-    sizes = size_bytes / ranks if matrix is None else matrix[rank, other]
-    return messages(rank, other, sizes, pieces=lambda _: (rank * ranks + other)[:, None])
+    twice = np.concatenate([rank, rank])
+    same = np.broadcast_to(np.float64(size_bytes / ranks), ranks)
+
+    def turn(by: int) -> Round:
+        other = twice[by % ranks :][:ranks]
+        sizes = same if matrix is None else matrix[rank, other]
+        return Round(rank, other, sizes, pieces=lambda _: (rank * ranks + other)[:, None])
+
+    return turn
 
 
 def pairwise(ranks: int, size_bytes: float, matrix: FloatArray | None = None) -> Plan:
@@ -50,7 +56,8 @@ def pairwise(ranks: int, size_bytes: float, matrix: FloatArray | None = None) ->
     >>> [int(each.receiver[0]) for each in pairwise(4, 4.0).rounds]
     [1, 2, 3]
     """
-    return Plan(Rounds(ranks - 1, lambda step: _everyone(ranks, step + 1, size_bytes, matrix)), ranks)
+    turn = _everyone(ranks, size_bytes, matrix)
+    return Plan(Rounds(ranks - 1, lambda step: turn(step + 1)), ranks)
 
 
 def linear(ranks: int, size_bytes: float, matrix: FloatArray | None = None) -> Plan:
@@ -60,7 +67,8 @@ def linear(ranks: int, size_bytes: float, matrix: FloatArray | None = None) -> P
     >>> [int(each.receiver[0]) for each in plan.rounds], plan.posted
     ([3, 2, 1], True)
     """
-    return Plan(Rounds(ranks - 1, lambda step: _everyone(ranks, -step - 1, size_bytes, matrix)), ranks, posted=True)
+    turn = _everyone(ranks, size_bytes, matrix)
+    return Plan(Rounds(ranks - 1, lambda step: turn(-step - 1)), ranks, posted=True)
 
 
 def direct(ranks: int, size_bytes: float, matrix: FloatArray | None = None) -> Plan:

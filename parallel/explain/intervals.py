@@ -43,7 +43,7 @@ def _wired(scene: Scene, term: str, wires: list[Wire]) -> dict[str, Any]:
     kernels = _kernels(scene, term, busiest) if busiest else None
     if busiest is None or kernels is None:
         return {"interval": None, "interval_note": NO_RESIDUALS}
-    held = tuning(busiest.tier.link, *kernels)
+    held = tuning(busiest.tier.link, *kernels, scene.cluster.spec.tunings)
     if not held.residuals:
         return {"interval": None, "interval_note": f"no residuals of {kernels[0]} over {busiest.tier.link}"}
     busy = scene.busy[term]

@@ -15,7 +15,7 @@ import numpy as np
 
 from clusters import tunings
 from clusters.calibration.curves import NOT_ADDED, regime_of, set_aside
-from clusters.calibration.links import FABRICS, PEAK_BYTES
+from clusters.calibration.links import FABRICS, PEAK_BYTES, warm
 from clusters.catalogue import Accelerator, accelerator, key_of
 from clusters.measurements import Table
 from clusters.tunings import Tuning, collective_s
@@ -56,7 +56,7 @@ SKIPS: Final = {
     "library not modelled": "no constants stand for this library",
     "system not described": "its wiring is not in parallel.validation.published_systems",
     "algorithm forced": "the model prices what NCCL would choose",
-    "row set aside": "it measures something else; clusters.calibration.curves lists which and why",
+    "row set aside": "it measures something else; clusters.calibration.curves and .links (COLD) list which and why",
     "time not stated": "neither a time nor a bus bandwidth to derive it from",
     ALONE: "it has nobody to talk to",
     NO_PART: "no data sheet figures, so no price",
@@ -140,26 +140,43 @@ def _median(same: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the first of some rows of one point, with the median of what was measured."""
     if same[0]["predicted"] is None:
         return dict(same[0])
-    measured = float(np.median([row["measured"] for row in same]))
-    return {**same[0], "measured": measured, "ape": scoring.ape(same[0]["predicted"], measured)}
+    measured, predicted = (float(np.median([row[key] for row in same])) for key in ("measured", "predicted"))
+    return {**same[0], "measured": measured, "predicted": predicted, "ape": scoring.ape(predicted, measured)}
 
 
 def curve_figures(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return how many curves there are, the share whose worst point is within `NEAR`, and the others with that point.
 
-    >>> told = curve_figures([{"group": "a", "bytes": b, "predicted": 1.0, "ape": ape} for b, ape in ((1, 0.1), (2, 1.0))])
+    `scattered` says of those whether their times fall with the size so far that no price could: one that does not fall
+    is off by more than `NEAR` somewhere.
+
+    >>> times = ((1, 3.0), (2, 1.0), (4, 1.0))
+    >>> told = curve_figures(
+    ...     [{"group": "a", "bytes": b, "predicted": 1.0, "measured": m, "ape": abs(1 / m - 1)} for b, m in times]
+    ... )
     >>> told["count"], told["near"], told["exceptions"]
-    (1, 0.0, [{'group': 'a', 'worst': 1.0, 'bytes': 2}])
+    (1, 0.0, [{'group': 'a', 'worst': 0.6666666666666667, 'bytes': 1, 'scattered': True}])
     """
-    worst: dict[str, tuple[float, float]] = {}
+    held: dict[str, list[Mapping[str, Any]]] = {}
     for row in scoring.predicted_rows(points):
-        worst[row["group"]] = max(worst.get(row["group"], (0.0, 0.0)), (row["ape"], row["bytes"]))
-    far = [{"group": name, "worst": most, "bytes": size} for name, (most, size) in worst.items() if most > NEAR]
+        held.setdefault(row["group"], []).append(row)
+    worst = {name: max(rows, key=lambda row: row["ape"]) for name, rows in held.items()}
+    far = [
+        {"group": name, "worst": row["ape"], "bytes": row["bytes"], "scattered": scattered(held[name])}
+        for name, row in worst.items()
+        if row["ape"] > NEAR
+    ]
     return {
         "count": len(worst),
         "near": 1 - len(far) / len(worst) if worst else None,
         "exceptions": sorted(far, key=lambda row: -row["worst"]),
     }
+
+
+def scattered(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether no time that does not fall with the size is within `NEAR` of all that was measured."""
+    took = np.array([row["measured"] for row in sorted(rows, key=lambda row: row["bytes"])])
+    return bool((np.maximum.accumulate(took * (1 - NEAR)) > took * (1 + NEAR)).any())
 
 
 def _held_out() -> dict[str, Any]:
@@ -179,7 +196,9 @@ def _kernels(rows: Table) -> Work:
     sites = {system: _site(chip) for system, chip in chips.items()}
     count = len(rows["system"])
     systems, ops, impls = (rows[key].tolist() for key in ("system", "op", "impl"))
-    versions, dtypes = (rows.get(key, np.full(count, "")).tolist() for key in ("software_version", "dtype"))
+    versions, recorded, dtypes = (
+        rows.get(key, np.full(count, "")).tolist() for key in ("software_version", "recorded_version", "dtype")
+    )
     reasons = [
         _operation(op) or _library(impl) or _alone(ranks) or link_rows.missing(system, chips[system]) or _aside(why)
         for system, op, impl, ranks, why in zip(
@@ -192,7 +211,7 @@ def _kernels(rows: Table) -> Work:
         rows["message_bytes"],
         rows["latency_us"] * 1e-6,
         [sites[system] for system in systems],
-        [regime_of(*pair) or "nccl" for pair in zip(impls, versions, strict=True)],
+        [regime_of(*row) or "nccl" for row in zip(impls, versions, recorded, strict=True)],
         reasons,
         [[] for _ in range(count)],
         [True] * count,
@@ -212,8 +231,19 @@ def _published(table: Table, name: str) -> Work:
     measured = np.where(stated["latency_us"] > 0, stated["latency_us"] * 1e-6, by_busbw)
     measured = np.where(np.isfinite(measured), measured, 0.0)
     reasons = [
-        _operation(op) or _alone(size) or _system(system) or (None if seconds > 0 else "time not stated")
-        for system, op, size, seconds in zip(systems, ops, ranks.tolist(), measured.tolist(), strict=True)
+        _operation(op)
+        or _alone(size)
+        or _system(system)
+        or (None if seconds > 0 else "time not stated")
+        or _cold(warmed)
+        for system, op, size, seconds, warmed in zip(
+            systems,
+            ops,
+            ranks.tolist(),
+            measured.tolist(),
+            warm({**table, "message_bytes": sizes}).tolist(),
+            strict=True,
+        )
     ]
     return Work(
         ops,
@@ -234,6 +264,10 @@ def _aside(why: str) -> str | None:
     return f"row set aside: {why}" if why else None
 
 
+def _cold(warmed: bool) -> str | None:
+    return None if warmed else "row set aside: the first of a run that was not warm"
+
+
 def _site(chip: Accelerator | None) -> Site | None:
     """Return the wiring that a table of kernels takes for granted."""
     return Site(chip.name, chip.domain, *NETWORK) if chip else None
@@ -249,7 +283,7 @@ def _alone(ranks: float) -> str | None:
 
 def _library(impl: str) -> str | None:
     """Return why an implementation has no regime, None where it has."""
-    if regime_of(impl, ""):
+    if regime_of(impl):
         return None
     return f"{'eager framework kernel' if impl.endswith('_eager') else 'library not modelled'}: {impl}"
 
@@ -279,7 +313,7 @@ def _scored(name: str, schema: Schema, table: Table, shipped: bool) -> tuple[lis
         chip = accelerator(site.accelerator) if site else None
         crossing = site is not None and bool(site.network) and ranks > site.domain
         wire = site.network if site and crossing else chip.link if chip else system
-        family = f"{wire} {OPS.get(key_of(op), op)} {regime}"
+        family = f"{wire} {OPS.get(key_of(op), op)} {tunings.SAME.get(regime, regime)}"
         curve = " ".join(filter(None, (system, op, f"x{ranks:.0f}", version)))
         for key, cell in zip(given, (why, wire, family, curve, shipped and fit), strict=True):
             given[key].append(cell)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from clusters.calibration.link_fits import WIRES
 from clusters.catalogue import Accelerator, key_of, link, switch
+from clusters.dispatch import ruled
 from clusters.measurements import Table
 from clusters.measurements import path as shipped_file
 from clusters.products import part_of
@@ -146,7 +147,7 @@ def inner_hop(chip: Accelerator, tuned: Tuning, adds: bool | None = None) -> Hop
     return Hop(
         chip.scale_up_Bps,
         wires.latency_s,
-        tuned.model,
+        ruled(tuned.model, tuned.regime, chip.link, chip.generation),
         in_network_reduction=able if adds is None else adds,
         reduction_efficiency=reduction_efficiency(chip.link),
         shares=shares,
@@ -215,10 +216,10 @@ def document(
 ) -> dict[str, Any]:
     """Return the error document of a set; `each` is how many constants a link, operation and regime have."""
     figures, by_group = scoring.summary(rows)
-    tunings = {tuned.model: tuned for tuned in used}
+    tunings = {tuned.entry: tuned for tuned in used}
     count = each * len(tunings)
     own = [tuned for tuned in tunings.values() if not tuned.note.startswith("no measurement of")]
-    residuals = {f"{tuned.link} {tuned.op} {tuned.regime}": dict(tuned.residuals) for tuned in own}
+    residuals = {tuned.entry: dict(tuned.residuals) for tuned in own}
     aside = scoring.score([row for row in scoring.predicted_rows(rows) if not row["in_fit"]])
     held = {"note": FITTED, "residuals": residuals, "aside": aside} if file is None else {"note": UNSEEN, **figures}
     return {

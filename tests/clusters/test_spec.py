@@ -22,6 +22,7 @@ from clusters.sections import (
     ClusterSpec,
     GraphSpec,
     JoinSpec,
+    OwnFile,
     ScaleOutSpec,
     ScaleUpSpec,
     SitesSpec,
@@ -337,10 +338,12 @@ def test_the_fingerprint_changes_when_any_field_changes():
         join=JoinSpec("ib-ndr", 1e-6, "quantum-2", 1e-6, 1e9, None, 1.0, None, None, (span,)),
         changes=(ChangeSpec(node="nic"),),
         graph=GraphSpec("0"),
+        tunings=OwnFile("0", ""),
     )
     prints = [fingerprint(other) for other in _variations(spec)]
     leaves = [ClusterSpec, ScaleUpSpec, ScaleOutSpec, TieSpec, SitesSpec, JoinSpec, SpanSpec, ChangeSpec, GraphSpec]
-    nested = 8  # fields that hold nouns are counted by theirs
+    leaves.append(OwnFile)
+    nested = 9  # fields that hold nouns are counted by theirs
     assert len(prints) == sum(item.compare for leaf in leaves for item in fields(leaf)) - nested
     assert len({fingerprint(spec), *prints}) == len(prints) + 1
 

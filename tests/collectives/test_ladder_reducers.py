@@ -83,14 +83,17 @@ def test_switches_have_no_software() -> None:
     ranks=st.integers(2, 12),
     switches=st.sampled_from([1, 2, 4]),
     size_bytes=st.floats(1e6, 1e10),
+    name=st.sampled_from(["nvls", "multimem"]),
     fidelity=st.sampled_from(ADDING),
 )
-def test_in_one_domain_nvls_is_its_closed_form(ranks: int, switches: int, size_bytes: float, fidelity: str) -> None:
+def test_in_one_domain_a_sum_in_the_switches_is_its_closed_form(
+    ranks: int, switches: int, size_bytes: float, name: str, fidelity: str
+) -> None:
     """With k chunks a pipeline takes its filling, three rounds of a share, longer."""
     g = expand(cluster_blueprint("box", 1, ScaleUp(ranks, 450e9, 0.0, "nvlink", switches=switches), None))
-    plan = schedule("all_reduce", "nvls", ranks, size_bytes, chunk_bytes=size_bytes / ranks / CHUNKS)
+    plan = schedule("all_reduce", name, ranks, size_bytes, chunk_bytes=size_bytes / ranks / CHUNKS)
     road = (Hop(450e9, 0.0, IDEAL, in_network_reduction=True),)
-    closed = float(ALGORITHMS["all_reduce"]["nvls"].fn(size_bytes, [ranks], road))
+    closed = float(ALGORITHMS["all_reduce"][name].fn(size_bytes, [ranks], road))
     found = price(Job(plan, accelerators(g)), g, fidelity).seconds
     assert closed * (1 - 1e-9) <= found <= closed * (1 + 4 / CHUNKS)
     assert found >= float(lower_bound("all_reduce", size_bytes, [ranks], road))

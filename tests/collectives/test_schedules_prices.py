@@ -13,7 +13,7 @@ from collectives.schedule import SCHEDULES, Schedule, schedule
 
 PORT_BPS = 1e9
 TIERED = ("hierarchical", "pxn", "nvls", "sharp")
-PIPELINED = {"tree", "chain", "nvls", "sharp", "pxn"}
+PIPELINED = {"tree", "chain", "nvls", "multimem", "sharp", "pxn"}
 EXACT = [
     (op, name)
     for op, table in ALGORITHMS.items()
@@ -44,7 +44,9 @@ def on_a_switch(plan: Schedule, latency_s: float) -> float:
 
 def closed(op: str, name: str, size_bytes: float, blocks: list[int], latency_s: float) -> float:
     """Seconds of the closed form on as many tiers as there are blocks, all of the same speed."""
-    path = tuple(Hop(PORT_BPS, latency_s, IDEAL, in_network_reduction=name in ("nvls", "sharp")) for _ in blocks)
+    path = tuple(
+        Hop(PORT_BPS, latency_s, IDEAL, in_network_reduction=name in ("nvls", "multimem", "sharp")) for _ in blocks
+    )
     return float(ALGORITHMS[op][name].fn(size_bytes, blocks, path))
 
 
@@ -87,7 +89,7 @@ def test_a_pipeline_reaches_its_closed_form_with_small_chunks(op: str, name: str
     """With k chunks a pipeline takes its filling longer than the closed form, which leaves the filling out."""
     chunks = 2000
     shape: dict[str, Any] = {"inner": ranks, "chunk_bytes": 1e9 / chunks} if name in TIERED else {}
-    shape["chunk_bytes"] = 1e9 / chunks / (2 if name == "tree" else ranks if name == "nvls" else 1)
+    shape["chunk_bytes"] = 1e9 / chunks / (2 if name == "tree" else ranks if name in ("nvls", "multimem") else 1)
     blocks = [ranks, ranks]
     if name in ("pxn", "sharp"):
         shape["inner"], blocks = 2, [2, 2 * ranks]

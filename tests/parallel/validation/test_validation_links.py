@@ -65,8 +65,10 @@ def test_rows_in_the_fit_have_the_stored_residuals_and_intervals_that_hold(docum
         rows = [row for row in fitted if row["family"] == family]
         first = rows[0]
         op = f"moe_{first['op']}" if name == "moe" else family.split()[1]
-        residuals = tuning(first["link"], op, first["regime"]).residuals
-        assert f"{first['link']} {op} {first['regime']}" in stored
+        entry = tuning(first["link"], op, first["regime"])
+        rows = [row for row in rows if tuning(first["link"], op, row["regime"]).entry == entry.entry]
+        residuals = entry.residuals
+        assert entry.entry in stored
         assert np.median([row["ape"] for row in rows]) == pytest.approx(residuals["median"], rel=0.35)
         held = [row["interval"][0] <= row["measured"] <= row["interval"][1] for row in rows]
         assert 0.8 <= np.mean(held) <= 0.95
@@ -78,9 +80,9 @@ def test_the_residuals_of_a_fit_are_met_exactly_where_the_rows_are_the_same(docu
     stored = tuning("ib-ndr", "moe_dispatch", "low-latency").residuals
     assert len(rows) == stored["n"]
     assert np.median([row["ape"] for row in rows]) == pytest.approx(stored["median"], rel=1e-3)
-    rows = [row for row in documents["collectives"]["rows"] if row["family"] == "nvlink5 all_gather nccl"]
+    rows = [row for row in documents["collectives"]["rows"] if row["family"] == "nvlink3 all_gather nccl"]
     rows = validation_collectives.merged([row for row in rows if row["in_fit"]])
-    stored = tuning("nvlink5", "all_gather").residuals
+    stored = tuning("nvlink3", "all_gather").residuals
     assert np.median([row["ape"] for row in rows]) == pytest.approx(stored["median"], rel=1e-3)
 
 
@@ -206,7 +208,7 @@ def test_kernels_by_implementation(own):
     seconds = (7 / 8 + model.own_piece / 8) * 2**30 / 450e9
     wire = seconds / model.efficiency + np.sqrt(model.ramp_s * seconds)
     assert rows[0]["predicted"] == pytest.approx(wire + model.base_s + 7 * model.step_s, rel=0.01)
-    assert [row["regime"] for row in rows[:2]] == ["nccl", "graph"]
+    assert [row["regime"] for row in rows[:2]] == ["nccl", "vllm-0.14"]
     assert [row["skipped_because"] for row in rows[2:7]] == [
         "eager framework kernel: vllm_eager",
         "library not modelled: oneCCL",
@@ -250,19 +252,24 @@ def test_groups_are_curves_with_what_they_were_measured_on(documents):
     far = document["curves"]["exceptions"]
     assert all(row["worst"] > validation_collectives.NEAR for row in far)
     assert document["curves"]["near"] == pytest.approx(1 - len(far) / document["curves"]["count"])
-    assert document["curves"]["near"] > 0.7
+    assert document["curves"]["near"] >= 0.9
 
 
 def test_what_fits_did_not_see_is_told(documents):
     held = documents["collectives"]["held_out"]
-    assert {"larger", "ranks", "versions"} == set(held["nvlink5 all_gather nccl"])
+    assert {"larger", "ranks", "versions"} == set(held["nvlink5 all_gather nccl-2.28"])
     assert "moe" not in "".join(held)
 
 
 def test_rows_that_measure_something_else_are_set_aside_with_the_reason(documents):
     rows = [row for row in documents["collectives"]["rows"] if (row["skipped_because"] or "").startswith("row set")]
-    assert {(row["system"], row["op"]) for row in rows} == {("gb200", "alltoall")}
-    assert all("launch floor" in row["skipped_because"] for row in rows)
+    floors = [row for row in rows if "launch floor" in row["skipped_because"]]
+    assert {(row["system"], row["op"]) for row in floors} == {
+        ("gb200", op) for op in ("alltoall", "all_gather", "reduce_scatter")
+    }
+    cold = [row for row in rows if "not warm" in row["skipped_because"]]
+    assert {row["system"][:11].strip() for row in cold} == {"AWS p5en 8x", "AWS p6-b200"}
+    assert len(rows) == len(floors) + len(cold)
 
 
 def test_switches_do_not_add_int8(own):
