@@ -26,7 +26,8 @@ class Engine:
     Attributes
     ----------
     kernel_host_s : host time per kernel launched [s]; it shows where the chip is faster than the host
-    vector : bytes that memory-bound operations move, over those of the fused kernels that `parallel.operators` counts
+    vector : bytes that memory-bound operations move where nothing fuses them, over those of the fused kernels that
+        `parallel.operators` counts
     boundary_s : time that a stage waits on the host at each end of a chunk of a pipeline, per micro-batch [s]
     attention : kernel of the attention core, a key of `attention` in the data file, or `unfused`
     tp_overlap : how tensor-parallel communication hides, a key of `parallel.training.layer.TP_OVERLAPS`
@@ -58,16 +59,18 @@ class TrainingConstants:
     ----------
     engines : engine classes by name
     sustained : part or generation -> share of its microbenchmarked rate that BF16 products keep up in training
-    formats : family of generations -> number format, or `narrow` for all below BF16 -> the same of it, over BF16's
+    formats : generation or family of them -> number format, or `narrow` for all others below BF16 -> the same of it, over
+        BF16's
     attention : kernel -> generation -> share of the BF16 peak, forward, on long sequences
     shared : `attention_backward` (over forward), `attention_ramp` (tokens at which attention runs at half its rate),
         `grouped` (rate of an expert's product among others over that of the same product alone), `contention` (what a
-        hidden gradient reduction takes from the compute it hides behind, over its own time), `step_s` (host time per step)
+        hidden gradient reduction takes from the compute it hides behind, over its own time), `overlapped` (host time of a layer
+        whose exchange is overlapped, over that of the same layer otherwise), `step_s` (host time per step)
     """
 
     engines: Mapping[str, Engine]
     sustained: Mapping[str, float]
-    formats: Mapping[str, Mapping[str, float]]
+    formats: Mapping[str, dict[str, float]]
     attention: Mapping[str, Mapping[str, float]]
     shared: Mapping[str, float]
 
@@ -81,7 +84,7 @@ class TrainingConstants:
         own = next((name for name in (part.name, part.generation) if name in self.sustained), "default")
         if fmt == "bf16":
             return self.sustained[own]
-        family = self.formats.get(part.generation.split("-")[0], {})
+        family = self.formats.get(part.generation.split("-")[0], {}) | self.formats.get(part.generation, {})
         return self.sustained[own] * family.get(fmt, family.get("narrow", 1.0))
 
     def attention_forward(self, kernel: str, generation: str) -> float:

@@ -3,7 +3,7 @@
 What a training step holds beside its parameters is in `parallel.training.footprint`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -57,11 +57,11 @@ def dense_shard(model: Model, kind: LayerKind, tp: ColumnLike) -> Column:
     return attention_shard(model, kind, tp) + split / column(tp) + whole
 
 
-def expert_shard(model: Model, kind: LayerKind, ep: ColumnLike, etp: ColumnLike) -> Column:
-    """Routed expert parameters of one layer on one rank: ``⌈E/ep⌉`` experts, redundant copies included, split by etp."""
+def expert_shard(model: Model, kind: LayerKind, ep: ColumnLike, etp: ColumnLike, copies: int = 0) -> Column:
+    """Routed expert parameters of one layer on one rank: ``⌈(E + copies)/ep⌉`` experts, split by etp."""
     if not isinstance(kind.mlp, Moe):
         return 0.0 * column(ep)
-    return np.ceil(kind.mlp.experts / column(ep)) * expert_parameters(model, kind) / column(etp)
+    return np.ceil((kind.mlp.experts + copies) / column(ep)) * expert_parameters(model, kind) / column(etp)
 
 
 def stage_layers(model: Model, pp: ColumnLike, place: str) -> Column:
@@ -118,9 +118,11 @@ def end_parameters(model: Model, tp: ColumnLike, pp: ColumnLike) -> Column:
     return split / column(tp) + final_norm_parameters(model)
 
 
-def stage_parameters(model: Model, cols: Mapping[str, Column]) -> dict[str, Column]:
-    """Dense and expert parameters per rank of the fullest stage, and its layers."""
-    layers = fullest_stage(model, cols["pp"])
+def stage_parameters(
+    model: Model, cols: Mapping[str, Column], layers: Sequence[Column] | None = None
+) -> dict[str, Column]:
+    """Dense and expert parameters per rank of the fullest stage, and its layers (`layers` of each kind, where placed)."""
+    layers = layers or fullest_stage(model, cols["pp"])
     placed = list(zip(layers, model.layers, strict=True))
     dense = total(n * dense_shard(model, kind, cols["tp"]) for n, kind in placed)
     experts = total(n * expert_shard(model, kind, cols["ep"], cols["etp"]) for n, kind in placed)
@@ -131,8 +133,8 @@ def stage_parameters(model: Model, cols: Mapping[str, Column]) -> dict[str, Colu
     }
 
 
-def serving_weights(model: Model, cols: Mapping[str, Column], recipe: Recipe) -> Column:
-    """Weight bytes per rank of the fullest stage, each role in its own format.
+def serving_weights(model: Model, cols: Mapping[str, Column], recipe: Recipe, copies: int = 0) -> Column:
+    """Weight bytes per rank of the fullest stage, each role in its own format, with so many copies of experts.
 
     Routed experts spread over all ``max(ep, tp)`` ranks of the stage, as `parallel.serving.phases` prices them.
     """
@@ -146,7 +148,7 @@ def serving_weights(model: Model, cols: Mapping[str, Column], recipe: Recipe) ->
             attention_shard(model, kind, cols["tp"]) * width["attention"]
             + feed * width["mlp"]
             + small
-            + expert_shard(model, kind, np.maximum(cols["ep"], cols["tp"]), 1.0) * width["experts"]
+            + expert_shard(model, kind, np.maximum(cols["ep"], cols["tp"]), 1.0, copies) * width["experts"]
         )
     return total
 

@@ -65,6 +65,11 @@ def _apart(c: Mapping[str, Column]) -> Column:
     return np.where((_near(c) > 0) & (c["dp"] > 1), c["pp"], 1.0)
 
 
+def copies(c: Mapping[str, Column]) -> Column:
+    """Return how many copies there are of what ZeRO shards: it divides among neighbours, and groups of these are alike."""
+    return column(c.get("replicate", np.ones_like(c["dp"])))
+
+
 def _expert_replicas(c: Mapping[str, Column]) -> Column:
     return c["tp"] * c["cp"] * c["dp"] / (c["ep"] * c["etp"])
 
@@ -73,14 +78,16 @@ def _expert_replicas(c: Mapping[str, Column]) -> Column:
 #: ("parallel folding", Megatron-Core). `dp` reduces dense gradients, so context-parallel ranks belong to it.
 #: With stages between cp and dp its ranks have no single stride; even spacing is exact for blocks of whole pipelines and
 #: puts no more ranks than there are in blocks that divide one. The same holds for `edp` where ep·etp is 1.
+#: Under hybrid sharding (`replicate`) these two shard among neighbours; `copies` joins the ranks that hold the same shard.
 GROUPS: dict[str, Callable[[Mapping[str, Column]], tuple[Column, Column]]] = {
     "tp": lambda c: (c["tp"], np.ones_like(c["tp"])),
     "cp": lambda c: (c["cp"], c["tp"]),
     "etp": lambda c: (c["etp"], np.ones_like(c["etp"])),
     "ep": lambda c: (c["ep"], c["etp"]),
     "pp": lambda c: (c["pp"], c["tp"] * c["cp"] * np.where(_near(c) > 0, 1.0, c["dp"])),
-    "dp": lambda c: (c["dp"] * c["cp"], c["tp"] * _apart(c)),
-    "edp": lambda c: (_expert_replicas(c), c["ep"] * c["etp"] * _apart(c)),
+    "dp": lambda c: (c["dp"] * c["cp"] / copies(c), c["tp"] * _apart(c)),
+    "edp": lambda c: (_expert_replicas(c) / copies(c), c["ep"] * c["etp"] * _apart(c)),
+    "copies": lambda c: (copies(c), c["tp"] * c["cp"] * c["dp"] / copies(c) * _apart(c)),
 }
 
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
+
 from clusters.attention import AttentionModel, attention_model, attention_s
 from clusters.catalogue import Accelerator
 from clusters.catalogue import accelerator as accelerator_of
@@ -12,6 +14,7 @@ from clusters.kernels import KernelModel, grouped_gemm_s, kernel, memory_s, unde
 from clusters.software import TrainingConstants, capped_rate
 from parallel.operators import ACTIVATION_BYTES, Operator
 from parallel.precision import FORMATS, Format, Recipe
+from parallel.training.frameworks import framework
 from parallel.workload import Software
 from topo.columns import Column, ColumnLike, column
 from topo.errors import Fault, SpecError
@@ -118,7 +121,7 @@ def trained(machine: Chip, fitted: TrainingConstants, software: Software) -> Chi
         },
         attention=AttentionModel(forward, forward * fitted.shared["attention_backward"], machine.attention.note),
         attention_ramp=fitted.shared["attention_ramp"],
-        vector=1.0 if software.compiled else engine.vector,
+        vector=1.0 if software.compiled or framework(software.settled("framework")).fused else engine.vector,
         separate=True,
         grouped=fitted.shared["grouped"],
     )
@@ -143,8 +146,10 @@ def _gemm(
     fmt = FORMATS["bf16"] if op.role == "core" else machine.format(op.role)
     model, groups, times = machine.kernels[fmt.name], column(op.groups), column(1.0)
     if op.role == "experts" and machine.separate:
-        model = replace(model, efficiency=model.efficiency * machine.grouped)
         groups, times = times, groups
+        slowed = np.where(times > 1.0, machine.grouped, 1.0)  # one alone is a product like any other
+    else:
+        slowed = times
     if weight_out:
         model = replace(model, quantise_bytes=0.0)
     side = min(fmt.bytes_per_value, ACTIVATION_BYTES)
@@ -154,7 +159,7 @@ def _gemm(
         column(n),
         column(k),
         model,
-        machine.peak(fmt),
+        machine.peak(fmt) * slowed,
         machine.accelerator.hbm_Bps,
         bytes_a=side,
         bytes_b=side,

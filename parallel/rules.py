@@ -18,7 +18,9 @@ from parallel.models import Mlp, Model, Moe, layer_count
 from parallel.placement import ORDERS, domain_size, members_of, world
 from parallel.serving.phases import replicas, stage_ranks
 from parallel.strategy import Columns
+from parallel.training.layer import RECOMPUTE
 from parallel.training.step import SCHEDULES
+from parallel.training.written import fits
 from parallel.workload import ServeWorkload, TrainWorkload
 from topo.columns import Column, column
 from topo.errors import Fault, SpecError
@@ -119,6 +121,22 @@ def _kernels_reach(c: Columns, s: Setting) -> Mask:
     return works_for(s.cluster, members_of(s.cluster, c["used"], ranks, np.ones_like(ranks)), named)
 
 
+def _copies(c: Columns, s: Setting) -> Mask:
+    if "replicate" not in c:
+        return np.ones(c.rows, dtype=bool)
+    experts = c["tp"] * c["cp"] * c["dp"] / (c["ep"] * c["etp"])
+    shared = (c["replicate"] == 1) | (c.get("zero", 1.0) > 0)
+    return np.asarray(divides(c["replicate"], c["dp"]) & divides(c["replicate"], experts) & shared)
+
+
+def _laid_out(c: Columns, s: Setting) -> Mask:
+    work = _train(s)
+    if work.layout is None:
+        return np.ones(c.rows, dtype=bool)
+    round_robin = (c.get("schedule", 0.0) == 0) | (c["vpp"] == 1)
+    return np.asarray(round_robin & fits(work.layout, s.model, c["pp"], c["vpp"], work.software.mtp))
+
+
 _FILLING = Rule(
     "a domain holds its ranks",
     ("used",),
@@ -201,6 +219,24 @@ TRAIN_RULES: tuple[Rule, ...] = (
         ("ep_overlap", "ep", "pp", "vpp"),
         lambda c, s: (c["ep_overlap"] == 0) | ((c["ep"] > 1) & ((c["vpp"] > 1) | (c["pp"] == 1))),
         "set ep_overlap to 0, or vpp above 1 (Megatron-Core, --overlap-moe-expert-parallel-comm)",
+    ),
+    Rule(
+        "copies of shards divide the replicas",
+        ("replicate", "zero", "tp", "cp", "dp", "ep", "etp"),
+        _copies,
+        "set replicate to 1, or to a divisor of dp (and of the experts' replicas) under ZeRO 1 or more",
+    ),
+    Rule(
+        "recomputing some layers is full recomputation",
+        ("recompute_layers", "recompute"),
+        lambda c, s: np.full(c.rows, "recompute_layers" not in c) | (c["recompute"] == RECOMPUTE.index("full")),
+        "set recompute to full, or leave recompute_layers out",
+    ),
+    Rule(
+        "the layout places the layers on these stages",
+        ("schedule", "pp", "vpp"),
+        _laid_out,
+        "write as many virtual stages as pp·vpp, every layer of the model once, and a schedule that goes round the stages",
     ),
     _FILLING,
 )

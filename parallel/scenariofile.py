@@ -62,7 +62,14 @@ class TrainStrategyFile(Section):
     dp: PositiveInt | None = Field(None, description="default: as many replicas as fit and divide the batch")
     micro_batch: PositiveInt = 1
     zero: int = Field(1, ge=0, le=3)
+    replicate: PositiveInt | None = Field(
+        None, description="copies of what ZeRO shards, each over dp/replicate neighbours (HSDP); default: 1"
+    )
     recompute: Literal[RECOMPUTE] = "none"  # type: ignore[valid-type]
+    recompute_layers: PositiveInt | None = Field(
+        None, description="layers of each pipeline stage that full recomputation covers; default: all"
+    )
+    layout: str | None = Field(None, description="which layers sit where: Et*4|(t*4|)*14tmL; default: by cost")
     schedule: Literal["1f1b", *SCHEDULES] | None = Field(  # type: ignore[valid-type]
         None, description="default: 1f1b, interleaved where vpp is above 1"
     )
@@ -78,6 +85,7 @@ class ServeStrategyFile(Section):
     tp: PositiveInt = 1
     ep: PositiveInt = 1
     pp: PositiveInt = 1
+    dcp: PositiveInt = Field(1, description="tensor ranks that deal the cache among them, under an engine")
     microbatches: Literal[1, 2] = 1
     batch: PositiveFloat = Field(1.0, description="sequences (decode) or prompts (prefill) per accelerator")
     ranks_per_domain: PositiveInt | None = None
@@ -104,6 +112,7 @@ class SoftwareFile(Section):
     graphs: Literal[tuple(GRAPHS)] | None = Field(None, description="what CUDA graphs replay")  # type: ignore[valid-type]
     dispatcher: Literal[tuple(DISPATCHERS)] | None = None  # type: ignore[valid-type]
     compiled: bool | None = Field(None, description="whether a compiler fuses the memory-bound operations")
+    blocking: bool | None = Field(None, description="whether every launch waits for its kernel")
     trains: Literal[TRAINS] | None = None  # type: ignore[valid-type]
     mtp: bool | None = Field(None, description="whether multi-token-prediction modules are trained")
     installation: PositiveFloat | None = Field(None, description="measured over predicted seconds of one run of yours")
@@ -118,8 +127,25 @@ class ServeWorkloadFile(Section):
     ttft_s: Seconds | None = Field(None, description="limit on the time to the first token")
     precision: Literal[tuple(RECIPES)] | None = None  # type: ignore[valid-type]
     kv_bytes: PositiveFloat | None = None
-    imbalance: PositiveFloat | None = None
+    imbalance: PositiveFloat | None = Field(
+        None, description="rows of the busiest expert rank over the mean, as measured"
+    )
+    zipf: float | None = Field(None, ge=0, description="exponent of the experts' loads, in place of imbalance")
+    expert_copies: int | None = Field(
+        None, ge=0, description="experts that a balancer holds twice or more often [default: no balancer]"
+    )
     reserve_bytes: float | None = Field(None, ge=0)
+
+
+class DraftsFile(Section):
+    """Tokens that a small model proposes, and how many hold."""
+
+    method: Literal["mtp", "eagle", "model"] = "mtp"
+    tokens: PositiveInt = 1
+    acceptance: float | list[float] = Field(
+        description="chance that a draft holds if those before it do, or for each the share of the steps in which it holds"
+    )
+    model: str | None = Field(None, description="what drafts, of method: model")
 
 
 class StepFile(Section):
@@ -258,6 +284,7 @@ class ServeFile(Section):
     strategy: ServeStrategyFile = ServeStrategyFile()
     strategies: StrategiesFile | None = Field(None, description="the splits of both pools")
     exchange: ExchangeFile = ExchangeFile()
+    drafts: DraftsFile | None = Field(None, description="speculative decoding")
     ladder: list[StepFile] = Field([], description="assumptions changed one after the other, each step kept")
     reuse: ReuseFile | None = Field(None, description="prompts that come back, and where their caches wait")
     cold_start: StartFile | None = Field(None, description="from nothing to the first token")

@@ -15,12 +15,15 @@ from parallel.placement import ORDERS, domain_size
 from parallel.strategy import Columns
 from parallel.training.layer import RECOMPUTE
 from parallel.training.step import SCHEDULES
+from parallel.training.written import written
 from topo.errors import Fault, SpecError
 
 if TYPE_CHECKING:
     from parallel.scenariofile import RlFile, ServeFile, TrainFile, TrainStrategyFile
 
 T = TypeVar("T")
+OPTIONAL = ("replicate", "recompute_layers")
+"""Columns of a training strategy that stand only where a file gives them."""
 
 
 def given(section: Any) -> dict[str, Any]:
@@ -60,7 +63,13 @@ def model_of(name: str, path: str | Path) -> Model:
 
 def split_as(point: Point, strategy: "TrainStrategyFile") -> Point:
     """Return a training step split as a file says; what it leaves to the cluster and the batch is filled in."""
-    bound, split = point.bound, strategy.model_dump()
+    split = strategy.model_dump()
+    if (layout := split.pop("layout")) is not None:
+        stages, chunks = split["pp"], split["vpp"]
+        written(layout, point.model, stages, chunks, point.train.software.mtp)
+        point = replace(point, train=replace(point.train, layout=layout))
+    bound = point.bound
+    split = {name: value for name, value in split.items() if value is not None or name not in OPTIONAL}
     split |= {
         "used": split.pop("ranks_per_domain") or domain_size(bound.cluster),
         "order": ORDERS.index(split["order"]),

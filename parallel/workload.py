@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from clusters.software import training_constants
+from parallel.hotexperts import HotExperts
 from topo.errors import Fault, SpecError
 
 
@@ -52,6 +53,7 @@ class Software:
     dispatcher : what carries the expert exchange, a key of `DISPATCHERS`
     framework : what it keeps in memory, a key of `parallel.training.frameworks.FRAMEWORKS`
     compiled : whether a compiler fuses the memory-bound operations and the loss (`torch.compile`)
+    blocking : whether every launch waits for its kernel (`CUDA_LAUNCH_BLOCKING=1`), so that the host hides behind nothing
     trains : `all` weights, or `lora`: adapters beside frozen weights
     mtp : whether the model's multi-token-prediction modules are trained
     installation : measured over predicted seconds of one run of yours (`podscale calibrate training`)
@@ -65,6 +67,7 @@ class Software:
     dispatcher: str = "auto"
     framework: str = "engine"
     compiled: bool = False
+    blocking: bool = False
     trains: str = "all"
     mtp: bool = True
     installation: float = 1.0
@@ -119,6 +122,7 @@ class TrainWorkload:
     offload : share of the optimizer's state that the host holds
     offload_layers : layers of a stage whose activations the host holds
     recompute_modules : what selective recomputation redoes, of `parallel.training.activations.MODULES`
+    layout : which layers sit on which virtual stage, as Megatron-Core's `pipeline_model_parallel_layout` (None: by cost)
     reserve_bytes : memory that driver and communication library keep (None: counted from the framework's communicators)
     """
 
@@ -133,6 +137,7 @@ class TrainWorkload:
     offload: float = 0.0
     offload_layers: int = 0
     recompute_modules: tuple[str, ...] = ("core_attn",)
+    layout: str | None = None
     reserve_bytes: float | None = None
 
     def __post_init__(self) -> None:
@@ -170,6 +175,9 @@ class ServeWorkload:
     kv_bytes : bytes per cached value
     exchange : the kernels of the expert exchange, a key of `parallel.exchange.EXCHANGES`, or `auto`
     imbalance : rows of the busiest expert rank over the mean (1: balanced by redundant experts)
+    zipf, expert_copies : exponent of the experts' loads in place of `imbalance`, and copies that a balancer makes
+    drafts, holds, drafter : tokens that are drafted for each step of decode, the share of the steps in which each holds,
+        and what drafts, a key of `parallel.speculation.METHODS`
     reserve_bytes : memory kept by driver, libraries, graphs and allocator
     """
 
@@ -183,6 +191,11 @@ class ServeWorkload:
     imbalance: float = 1.0
     reserve_bytes: float = 8 * 2**30
     cached: int = 0
+    zipf: float = 0.0
+    expert_copies: int | None = None
+    drafts: int = 0
+    holds: tuple[float, ...] = ()
+    drafter: str = "mtp"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be served."""
@@ -191,8 +204,21 @@ class ServeWorkload:
             faults.append(
                 Fault("cached", self.cached, f"is no part of {self.isl} input tokens", "leave some to compute")
             )
+        if self.drafts and len(self.holds) != self.drafts:
+            faults.append(Fault("holds", self.holds, f"are not those of {self.drafts} drafts", "give one for each"))
         if faults:
             raise SpecError(faults)
+        HotExperts(self.zipf, 0.0 if self.imbalance == 1.0 else self.imbalance, self.expert_copies)
+
+    @property
+    def hot(self) -> HotExperts:
+        """How uneven the rows of experts are."""
+        return HotExperts(self.zipf, 0.0 if self.zipf else self.imbalance, self.expert_copies)
+
+    @property
+    def yielded(self) -> float:
+        """Mean tokens of a decoding step: the model's own, and the drafts that hold."""
+        return 1.0 + sum(self.holds)
 
     @property
     def fresh(self) -> float:

@@ -13,7 +13,7 @@ from collectives.path import Path
 from collectives.point_to_point import farthest
 from parallel.exchange import EXCHANGES, candidates, exchange_s
 from parallel.explain.point import Point
-from parallel.models import LayerKind, Moe, layer_order
+from parallel.models import LayerKind, Moe
 from parallel.placement import group_members, members_of
 from parallel.priced import Priced
 from parallel.results import at
@@ -24,8 +24,9 @@ from parallel.strategy import Columns
 from parallel.training import footprint
 from parallel.training import step as training
 from parallel.training.layer import TrainJob, exposed, layer_prices
-from parallel.training.stages import slowest_stage
+from parallel.training.stages import balanced_stage
 from topo.columns import Column, column
+from topo.errors import Fault, SpecError
 
 
 def one(values: Column) -> float:
@@ -175,17 +176,12 @@ class TrainScene(Scene):
     @cached_property
     def slowest(self) -> float:
         """Seconds of the slowest stage for one micro-batch."""
-        model, cols = self.point.model, self.cols
-        return one(
-            slowest_stage(
-                [self.stages[f"layer {index}"] for index in range(len(self.kinds))],
-                [kind.count for kind in self.kinds],
-                cols["pp"],
-                last=self.stages["end"],
-                chunks=cols["vpp"],
-                order=layer_order(model) if model.pattern else (),
-            )
+        layers, counts = (
+            [self.stages[f"layer {index}"] for index in range(len(self.kinds))],
+            [k.count for k in self.kinds],
         )
+        balanced = balanced_stage(layers, counts, self.cols["pp"], last=self.stages["end"])
+        return one(training.slowest(self.job, {**self.stages, "balanced": balanced}, self.cols))
 
     @cached_property
     def loads(self) -> Mapping[str, Column]:
@@ -290,7 +286,7 @@ class ServeScene(Scene):
                 self.chip.recipe, name=name, phase=self.point.phase, rules=self.point.exchange,
             )  # fmt: skip
             options.append(Swap(name, one(swap["dispatch"]), one(swap["combine"]), tuple(group[:, 0].tolist())))
-        load = self.parts * self.point.serve.imbalance
+        load = self.parts * self.point.serve.hot.busiest(moe.experts, self.ranks)
         return min(options, key=lambda swap: abs(load * (swap.dispatch_s + swap.combine_s) - busy))
 
     @cached_property
@@ -331,6 +327,15 @@ def train_swap(scene: TrainScene) -> Swap | None:
 
 
 def scene_of(point: Point) -> TrainScene | ServeScene:
-    """Lay open the price of a point."""
+    """Lay open the price of a point.
+
+    Raises
+    ------
+    SpecError
+        It decodes with drafts: a step is a pass that checks and passes that draft, told under an engine alone.
+    """
     settled = point.settled
+    if settled.phase == "decode" and settled.serve.drafts:
+        problem, remedy = "are laid open under an engine alone", "write engine: and load:, or leave drafts out"
+        raise SpecError([Fault("drafts", settled.serve.drafts, problem, remedy)])
     return TrainScene(settled) if settled.phase == "train" else ServeScene(settled)

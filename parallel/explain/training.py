@@ -14,11 +14,9 @@ from parallel import memory
 from parallel.explain.equation import Equation, Input, Inputs, Values, computed, per_kind
 from parallel.explain.scene import TrainScene, one, train_swap
 from parallel.explain.traffic import boundary_bytes, expert_bytes, halves, key_bytes, reductions
-from parallel.models import layer_order
 from parallel.training import footprint
-from parallel.training.layer import COMPUTE, HOST_NORM, PRODUCTS, RECOMPUTE
-from parallel.training.step import SCHEDULES
-from parallel.training.uneven import stretched
+from parallel.training.layer import COMPUTE, HOST_NORM, PRODUCTS, RECOMPUTE, recomputed
+from parallel.training.step import SCHEDULES, beyond_s
 from topo.columns import Column
 
 Law = Equation[TrainScene]
@@ -252,6 +250,7 @@ DP: Final[Mapping[bool, Law]] = {
 
 def _host(scene: TrainScene) -> Inputs:
     third, overlapped = 1.0 / 3.0, scene.read("ep_overlap") > 0
+    slower = scene.job.fitted.shared["overlapped"] if overlapped else 1.0
     full, selective = (scene.read("recompute") == RECOMPUTE.index(mode) for mode in ("full", "selective"))
     rows = {way: np.sum([scene.layer(f"{way} {name}") for name in COMPUTE], axis=0) for way in ("forward", "backward")}
     tp, redo = (per_kind([layer[name] for layer in scene.shown]) for name in ("tp", "recompute"))
@@ -262,14 +261,15 @@ def _host(scene: TrainScene) -> Inputs:
     else:
         first, second = first + scene.layer("forward ep"), second + scene.layer("backward ep")
     sent = np.array(scene.layer("kernels sent"))
-    again = np.array(scene.layer("kernels forward")) * full + np.array(scene.layer("kernels selective")) * selective
+    covered = full * one(recomputed(scene.point.model, scene.cols))
+    again = np.array(scene.layer("kernels forward")) * covered + np.array(scene.layer("kernels selective")) * selective
     return _frame(scene) | {
         "C₁": Input(first, "s", "forward of a layer on the chip"),
         "C₂": Input(second, "s", "backward of a layer on the chip"),
         "k₁": Input(np.array(scene.layer("kernels forward")) + sent, "", "kernels that the host launches forward"),
         "k₂": Input(np.array(scene.layer("kernels backward")) + sent + again, "", "kernels launched backward"),
-        "h": Input(scene.job.engine.kernel_host_s, "s", "host time for each kernel"),
-        "ν": Input(HOST_NORM, "", "exponent of the norm"),
+        "h": Input(scene.job.engine.kernel_host_s * slower, "s", "host time for each kernel"),
+        "ν": Input(1.0 if scene.point.train.software.blocking else HOST_NORM, "", "exponent of the norm"),
     }
 
 
@@ -322,10 +322,10 @@ def _bubble(scene: TrainScene) -> Inputs:
 
 def _dealt(scene: TrainScene) -> Inputs:
     """Return the inputs of a bubble, with what chunks of unequal layers add."""
-    s, cols, order = scene.stages, scene.cols, layer_order(scene.point.model)
-    layers = [s[f"layer {index}"] for index in range(len(scene.kinds))]
-    beyond = one(stretched(order, layers, s["end"], cols["pp"], cols["vpp"], np.array([scene.microbatches])))
-    added = max(beyond * one(s["total"]), -_bubble_of(scene, 0.0))
+    s = {**scene.stages, "microbatches": np.array([scene.microbatches])}
+    some = np.flatnonzero(scene.cols["pp"] > 1)
+    beyond = beyond_s(scene.job, s, scene.cols, some)
+    added = max(float(beyond.sum()), -_bubble_of(scene, 0.0))
     return _bubble(scene) | {
         "δ": Input(added, "s", "chunks of unequal layers, executed: beyond chunks that are all alike")
     }

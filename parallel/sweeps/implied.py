@@ -26,7 +26,7 @@ def state_bytes(c: Columns, s: Setting) -> Column:
     """Weights, gradients and optimizer of the fullest stage under the ZeRO stage that keeps least: no step holds less."""
     if not isinstance(s.work, TrainWorkload):
         raise TypeError("a training step needs a training workload")
-    held = place_parameters(s.model, c)
+    held = place_parameters(s.model, c, s.work)
     replicas = c["dp"] * c["cp"]
     expert_replicas = np.maximum(c["tp"] * replicas / (c["ep"] * c["etp"]), 1.0)
     pairs = list(rates(s.work).values())

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collectives.pipelines import SCHEDULES
-from parallel.memory import PLACES, WEIGHT_BYTES, dense_shard, end_parameters, expert_shard, fullest_stage
+from parallel.memory import PLACES, WEIGHT_BYTES, dense_shard, end_parameters, expert_shard
 from parallel.models import (
     REPLICATED,
     LayerKind,
@@ -28,10 +28,12 @@ from parallel.models import (
     final_norm_parameters,
     head_parameters,
 )
+from parallel.placement import copies
 from parallel.priced import total
 from parallel.strategy import Columns, Floor, Memo
 from parallel.training import activations
 from parallel.training.frameworks import Framework, framework, optimizer_bytes
+from parallel.training.written import placed_layers
 from parallel.workload import TrainWorkload
 from topo.columns import Column, ColumnLike, column
 
@@ -47,7 +49,7 @@ SCHEDULE: Final = ("interleaved",)  # is 1F1B where vpp is 1
 LAYER_AXES: Final = ("tp", "sp", "cp", "ep", "etp", "micro_batch")
 STAGE_AXES: Final = (*LAYER_AXES, "pp", "recompute", "recompute_layers")
 FLIGHT_AXES: Final = ("dp", "micro_batch", "pp", "vpp", "schedule", "ep_overlap")
-PARAMETER_AXES: Final = ("tp", "cp", "ep", "etp", "dp", "pp")
+PARAMETER_AXES: Final = ("tp", "cp", "ep", "etp", "dp", "pp", "replicate")
 HELD: Final = tuple(f"{name} {place}" for name in ("whole", "divided") for place in PLACES)
 HOLDERS: Final = ("weights", "gradients", "optimizer", "activations", "reserve")
 
@@ -55,10 +57,10 @@ HOLDERS: Final = ("weights", "gradients", "optimizer", "activations", "reserve")
 def communicators(cols: Mapping[str, Column], fw: Framework) -> Column:
     """Count the NCCL communicators of a rank: all ranks, and one per kind of group wider than one; stages have two.
 
-    Beside their own, pipeline stages share one for tied tables and the norm of the gradients.
+    Beside their own, pipeline stages share one for tied tables and the norm of the gradients; copies of shards have one.
     """
     tp, cp, ep, pp = (cols[name] > 1 for name in ("tp", "cp", "ep", "pp"))
-    return column(1.0 + fw.communicators + tp + cp + ep + 2.0 * pp)
+    return column(1.0 + fw.communicators + tp + cp + ep + 2.0 * pp + (copies(cols) > 1))
 
 
 def library_bytes(count: ColumnLike, fw: Framework) -> Column:
@@ -82,7 +84,7 @@ def reserve_said(work: TrainWorkload) -> str:
     return f"{context / 2**30:.1f} GiB and {CHANNELS * CHANNEL_BYTES / 2**30:.1f} per communicator"
 
 
-def place_parameters(model: Model, cols: Mapping[str, Column]) -> dict[str, Column]:
+def place_parameters(model: Model, cols: Mapping[str, Column], work: TrainWorkload) -> dict[str, Column]:
     """Dense and expert parameters per rank on the first, an inner and the last stage.
 
     The first holds the embedding; the last the head (a copy of a tied table), the final norm and MTP modules (a layer
@@ -98,7 +100,7 @@ def place_parameters(model: Model, cols: Mapping[str, Column]) -> dict[str, Colu
     }
     result: dict[str, Column] = {}
     for place in PLACES:
-        placed = list(zip(fullest_stage(model, pp, place), model.layers, strict=True))
+        placed = list(zip(placed_layers(model, work, pp, place), model.layers, strict=True))
         result[f"dense {place}"] = ends[place] + total(n * dense_shard(model, kind, tp) for n, kind in placed)
         experts = total(n * expert_shard(model, kind, cols["ep"], cols["etp"]) for n, kind in placed)
         result[f"experts {place}"] = np.broadcast_to(experts, tp.shape)
@@ -159,7 +161,7 @@ def stage_bytes(model: Model, cols: Columns, work: TrainWorkload) -> dict[str, C
     head = prices["stand-ins"] + WEIGHT_BYTES * head_shard(model, cols["tp"]) * framework(work.framework).placeholders
     out = {"gathered": gathered_parameters(model, cols, work)}
     for place in PLACES:
-        counts = fullest_stage(model, cols["pp"], place)
+        counts = placed_layers(model, work, cols["pp"], place)
         here = np.maximum(total(counts), 1.0)
         held = total(n * kept for n, kept in zip(counts, saved, strict=True))
         if "recompute_layers" in cols:  # in full, of each stage (`block`); the others not at all
@@ -273,7 +275,7 @@ def stage_loads(model: Model, work: TrainWorkload, cols: Columns, schedules: Seq
 def stage_floor(model: Model, work: TrainWorkload, cols: Columns) -> Floor:
     """Return what the places hold whatever the schedule: bytes of activations, parameters whole and divided."""
     return cols.on_distinct(STAGE_AXES, lambda sub: stage_bytes(model, sub, work)) | cols.on_distinct(
-        PARAMETER_AXES, lambda sub: shared_parameters(model, sub)
+        PARAMETER_AXES, lambda sub: shared_parameters(model, sub, work)
     )
 
 
@@ -291,9 +293,9 @@ def microbatches(work: TrainWorkload, cols: Mapping[str, Column]) -> Column:
     return work.global_batch / (cols["dp"] * cols["micro_batch"])
 
 
-def shared_parameters(model: Model, cols: Mapping[str, Column]) -> dict[str, Column]:
+def shared_parameters(model: Model, cols: Mapping[str, Column], work: TrainWorkload) -> dict[str, Column]:
     """Parameters of the places: whole, and what replicas leave when they share."""
-    s, replicas = place_parameters(model, cols), cols["dp"] * cols["cp"]
+    s, replicas = place_parameters(model, cols, work), cols["dp"] * cols["cp"] / copies(cols)
     expert_replicas = np.maximum(cols["tp"] * replicas / (cols["ep"] * cols["etp"]), 1.0)
     out: dict[str, Column] = {}
     for place in PLACES:

@@ -31,6 +31,7 @@ class Framework:
     fp8_inputs : whether FP8 recipes keep the inputs of matrix products in FP8 (else in BF16)
     saves_products : selective recomputation keeps every second matrix product and attention's output, nothing else
     fused : whether element-wise chains are compiled: neither a gate's activation nor an unread product is kept
+    adds : whether a kernel of its own adds a micro-batch's weight gradients to those before (else the product does)
     outputs_kept : whether a pipeline stage keeps its output until that micro-batch's backward
     gathers : weights exist whole for the layers at work only (FSDP): the FP32 shards are the master copy
     layerwise : whether ZeRO 3 gathers whole layers (else single matrices)
@@ -48,6 +49,7 @@ class Framework:
     fp8_inputs: bool = False
     saves_products: bool = False
     fused: bool = True
+    adds: bool = False
     outputs_kept: bool = False
     gathers: bool = False
     layerwise: bool = True
@@ -84,6 +86,7 @@ FRAMEWORKS: Final[Mapping[str, Framework]] = MappingProxyType(
             split_logit_bytes=10.0,
             dropout=True,
             layerwise=False,
+            adds=True,
             outputs_kept=True,
             gradient_copy=2.0,
             step_copy=8.0,  # FP32 copies of all gradients, and the flat tensor that they are put in

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from clusters.build import Cluster, path
+from clusters.kernels import memory_s
 from clusters.overlay import kernels_path
 from clusters.software import Engine, TrainingConstants, training_constants
 from clusters.tunings import collective_s, tunings_path
 from parallel.alike import together
 from parallel.exchange import EXCHANGES, candidates, exchange_s, sm_share
-from parallel.models import Attention, LayerKind, Mlp, Model, Moe
+from parallel.models import Attention, LayerKind, Mlp, Model, Moe, layer_count
 from parallel.operators import (
     ACTIVATION_BYTES,
     Operator,
@@ -137,8 +138,30 @@ def operators(job: TrainJob, kind: LayerKind, cols: Mapping[str, Column]) -> lis
 
 def experts_half(job: TrainJob, moe: Moe, cols: Mapping[str, Column]) -> list[Operator]:
     """Return the kernels of the experts and of what stands beside them."""
-    tp, t = cols["tp"], tokens(job, cols)
-    return feed_forward(moe, job.model.hidden, t, tp, cols["ep"], cols["etp"], tokens_in_group=t / tp * cols["ep"])
+    tp, t, h = cols["tp"], tokens(job, cols), job.model.hidden
+    plain = feed_forward(moe, h, t, tp, cols["ep"], cols["etp"], tokens_in_group=t / tp * cols["ep"])
+    return [*plain, *(biased_experts(moe, h, t / tp, cols["ep"], cols["etp"]) if moe.bias else [])]
+
+
+def biased_experts(moe: Moe, h: float, t: Column, ep: Column, etp: Column) -> list[Operator]:
+    """Return what experts with biases and clamped gates (GPT-OSS) add: Megatron-Core has no kernel that fuses them.
+
+    Gate and input are clamped and joined again; the output's bias is weighted and added in FP32, expert by expert, joined
+    and cast (megatron/core/fusions/fused_bias_geglu.py; transformer/moe/experts.py, TEGroupedMLP._apply_bias). Bytes per value
+    are those that PyTorch's kernels read and write, forward and backward.
+    """
+    rows, local = t * moe.topk * etp, np.ceil(moe.experts / ep)
+    wide, out = rows * 2.0 * moe.intermediate / etp, rows * h
+    return [
+        Operator("clamp", "vector", "vector", bytes=8.0 * wide, modules=("moe", "moe_act"), launches=3.0),
+        Operator(
+            *("expert bias", "vector", "vector"),
+            bytes=28.0 * out,
+            modules=("moe",),
+            launches=2.0 * local + 2.0,
+            backward_passes=36.0 / 28.0,
+        ),
+    ]
 
 
 def ends(job: TrainJob, cols: Mapping[str, Column]) -> dict[str, list[Operator]]:
@@ -171,8 +194,18 @@ def redone(job: TrainJob, op: Operator) -> float:
 def _seconds(job: TrainJob, halves: Sequence[list[Operator]], rows: int) -> list[list[Seconds]]:
     """Price the operators of several halves together: seconds forward, of the inputs' and of the weights' gradients."""
     flat = [op for half in halves for op in half]
-    priced = iter(together(flat, rows, lambda op: (forward_s(op, job.chip), *gradients_s(op, job.chip))))
+    priced = iter(together(flat, rows, partial(_priced, job)))
     return [[next(priced) for _ in half] for half in halves]
+
+
+def _priced(job: TrainJob, op: Operator) -> Seconds:
+    """Price one operator; where a kernel of its own adds up gradients, it reads the new one and reads and writes the sum."""
+    inputs, weights = gradients_s(op, job.chip)
+    if framework(job.work.framework).adds and op.weights and op.kind in ("gemm", "grouped_gemm"):
+        values = column(op.groups) * column(op.n) * column(op.k)
+        size_bytes = (ACTIVATION_BYTES + 2.0 * job.work.gradient_bytes) * values
+        weights = weights + memory_s(size_bytes, job.chip.kernels["bf16"], job.chip.accelerator.hbm_Bps)
+    return forward_s(op, job.chip), inputs, weights
 
 
 def _computed(job: TrainJob, half: Sequence[Operator], seconds: Sequence[Seconds], rows: int) -> dict[str, Column]:
@@ -303,15 +336,15 @@ def _added(one: Mapping[str, Column], other: Mapping[str, Column]) -> dict[str, 
     return {name: one[name] + value for name, value in other.items()}
 
 
-def host_s(chip_s: Column, launching_s: Column) -> Column:
-    """Seconds that launching adds to the chip's: ``(chip^n + host^n)^(1/n) − chip``, n = `HOST_NORM`.
+def host_s(chip_s: Column, launching_s: Column, power: float = HOST_NORM) -> Column:
+    """Seconds that launching adds to the chip's: ``(chip^n + host^n)^(1/n) − chip``; all of them where n is 1.
 
     >>> float(host_s(np.array(1.0), np.array(0.0))), round(float(host_s(np.array(1.0), np.array(1.0))), 4)
     (0.0, 0.1892)
     """
     longer, shorter = np.maximum(chip_s, launching_s), np.minimum(chip_s, launching_s)
     ratio = shorter / np.maximum(longer, np.finfo(np.float64).tiny)
-    return column(longer * (1.0 + ratio**HOST_NORM) ** (1.0 / HOST_NORM) - chip_s)
+    return column(longer * (1.0 + ratio**power) ** (1.0 / power) - chip_s)
 
 
 def tensor_exposed_s(mode: str, get: Mapping[str, Column], products: Column, tp: Column) -> Column:
@@ -327,6 +360,16 @@ def tensor_exposed_s(mode: str, get: Mapping[str, Column], products: Column, tp:
     return column(open_s + np.maximum(hideable - hidden, 0.0))
 
 
+def recomputed(model: Model, cols: Mapping[str, Column]) -> Column:
+    """Return the share of the layers that full recomputation covers: all, or `recompute_layers` of each stage.
+
+    Megatron-Core's `block` method recomputes the first layers of a stage and keeps the activations of the others.
+    """
+    if "recompute_layers" not in cols:
+        return column(1.0)
+    return np.minimum(cols["recompute_layers"] * cols["pp"] / layer_count(model), 1.0)
+
+
 def exposed(job: TrainJob, prices: Mapping[str, Column], index: int, cols: Mapping[str, Column]) -> dict[str, Column]:
     """One layer's seconds by term, forward and backward together, with recomputation, overlap and the host's share.
 
@@ -340,7 +383,8 @@ def exposed(job: TrainJob, prices: Mapping[str, Column], index: int, cols: Mappi
     back = total(get[f"backward {name}"] for name in COMPUTE)
     full, selective = cols["recompute"] == RECOMPUTE.index("full"), cols["recompute"] == RECOMPUTE.index("selective")
     again = ahead - get["not redone"] + get["forward tp"] + get["forward cp"] + get["forward ep"]
-    redo = np.where(full, again, np.where(selective, get["redo selective"], 0.0))
+    share = recomputed(job.model, cols)
+    redo = np.where(full, share * again, np.where(selective, get["redo selective"], 0.0))
     core = get["forward attention core"] + get["backward attention core"]
     cp, ep = get["forward cp"] + get["backward cp"], get["forward ep"] + get["backward ep"]
     products = total(get[f"{way} {name}"] for way in ("forward", "backward") for name in PRODUCTS)
@@ -363,9 +407,10 @@ def exposed(job: TrainJob, prices: Mapping[str, Column], index: int, cols: Mappi
     seen = 1.0 / 3.0  # of the exposed tensor communication, forward does one gather and one scatter of six
     first = ahead + seen * tp + np.where(overlapped, 0.0, get["forward ep"])
     second = back + redo + (1.0 - seen) * tp + np.where(overlapped, out["ep"] + lent, get["backward ep"])
-    redone = np.where(full, get["kernels forward"], np.where(selective, get["kernels selective"], 0.0))
-    each = job.engine.kernel_host_s
-    host = host_s(first, each * (get["kernels forward"] + get["kernels sent"]))
-    out["host"] = host + host_s(second, each * (get["kernels backward"] + redone + get["kernels sent"]))
+    each = job.engine.kernel_host_s * np.where(overlapped, job.fitted.shared["overlapped"], 1.0)
+    redone = np.where(full, share * get["kernels forward"], np.where(selective, get["kernels selective"], 0.0))
+    power = 1.0 if job.work.software.blocking else HOST_NORM
+    host = host_s(first, each * (get["kernels forward"] + get["kernels sent"]), power)
+    out["host"] = host + host_s(second, each * (get["kernels backward"] + redone + get["kernels sent"]), power)
     out["forward share"], out["weights share"] = first + host, get["weights"]
     return out

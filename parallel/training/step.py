@@ -1,9 +1,9 @@
 """One training step: layer prices, then stages, then the step. Each floor is priced on the columns that it depends on.
 
     layer      used tp sp cp ep etp micro_batch     operators, tensor, context and expert communication
-    stack      + recompute ep_overlap               all layers, one micro-batch
+    stack      + recompute ep_overlap               all layers, one micro-batch (+ pp where some layers recompute)
     hop        used order tp cp dp pp micro_batch   one message between stages
-    reduction  used order tp cp ep etp dp pp        gradients of the fullest stage
+    reduction  used order tp cp ep etp dp pp        gradients of the fullest stage (+ replicate where given)
     stage      stack, hop and reduction             mean stage, all micro-batches
     placed     + vpp                                placement of layers, slowest stage
     pipe       + schedule                           bubble, memory
@@ -25,15 +25,16 @@ from collectives.point_to_point import farthest
 from parallel import memory
 from parallel.models import flops_per_token_forward, layer_order
 from parallel.operators import ACTIVATION_BYTES
-from parallel.placement import group_members
+from parallel.placement import GROUPS, group_members
 from parallel.priced import Priced, total
-from parallel.strategy import Columns, Floor
+from parallel.strategy import Columns, Floor, Index
 from parallel.training import footprint
 from parallel.training.layer import COMPUTE, TrainJob, collective, exposed, layer_prices, tokens
 from parallel.training.layouts import Layout
 from parallel.training.splits import place
 from parallel.training.stages import balanced_stage, even_stage
 from parallel.training.uneven import eighths, layout, stretched, uneven
+from parallel.training.written import placed_layers, slowest_s, stretched_s, written
 from topo.columns import Column, ColumnLike
 
 SCHEDULES: tuple[str, ...] = (
@@ -54,9 +55,11 @@ DEFAULTS = {
 }
 LAYER_AXES = ("used", "tp", "sp", "cp", "ep", "etp", "micro_batch")
 STACK_AXES = (*LAYER_AXES, "recompute", "ep_overlap")
+BLOCK_AXES = ("recompute_layers", "pp")
+"""What a layer's mean also depends on where full recomputation covers some layers of each stage only."""
 HOP_AXES = ("used", "order", "tp", "cp", "dp", "pp", "micro_batch")
-REDUCTION_AXES = ("used", "order", "tp", "cp", "ep", "etp", "dp", "pp")
-STAGE_AXES = (*STACK_AXES, "order", "dp", "pp")
+REDUCTION_AXES = ("used", "order", "tp", "cp", "ep", "etp", "dp", "pp", "replicate")
+STAGE_AXES = (*STACK_AXES, "order", "dp", "pp", "replicate", "recompute_layers")
 PLACED_AXES = (*STAGE_AXES, "vpp")
 PIPELINE_AXES = (*PLACED_AXES, "schedule")
 ZERO = np.arange(4)[:, None]
@@ -77,13 +80,23 @@ def hop_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
 
 
 def reduction_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
-    """Price the reduction of the fullest stage's gradients, and the gathering of its weights."""
-    out, groups = memory.stage_parameters(job.model, cols), ("dp", "edp")
+    """Price the reduction of the fullest stage's gradients, and the gathering of its weights.
+
+    Both go layer by layer. Hybrid sharding scatters sums among neighbours and then adds each shard up over its copies.
+    """
+    layers = placed_layers(job.model, job.work, cols["pp"], "inner")
+    out, groups = memory.stage_parameters(job.model, cols, layers), ("dp", "edp")
     members = np.stack([group_members(job.cluster, cols, group) for group in groups], axis=1)
     held = np.stack([out["dense parameters"], out["expert parameters"]])
-    called = held > 0  # a dense model has no experts to reduce
-    reduce = called * collective(job, "reduce_scatter", job.work.gradient_bytes * held, members)
-    gather = called * collective(job, "all_gather", job.gathered_bytes * held, members)
+    layers_held = np.maximum(out["stage layers"], 1.0)
+    times, bucket = layers_held * (held > 0), held / layers_held  # a dense model has no experts to reduce
+    reduce = times * collective(job, "reduce_scatter", job.work.gradient_bytes * bucket, members)
+    if "replicate" in cols:
+        shards = np.stack([GROUPS[group](cols)[0] for group in groups])
+        alike = group_members(job.cluster, cols, "copies")[:, None]
+        again = collective(job, "all_reduce", job.work.gradient_bytes * bucket / np.maximum(shards, 1.0), alike)
+        reduce = reduce + times * again
+    gather = times * collective(job, "all_gather", job.gathered_bytes * bucket, members)
     for index, group in enumerate(groups):
         out |= {f"reduce {group}": reduce[index], f"gather {group}": gather[index]}
     return out
@@ -131,13 +144,19 @@ def stack_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
     out["total"] = total(value for name, value in out.items() if _shown(name))
     out |= {f"layer {index}": seconds for index, seconds in enumerate(times)}
     out["end"] = ahead + back + modules * times[-1]
+    out["module"] = prices["forward mtp"] + prices["backward mtp"] + times[-1]
     return out
+
+
+def stack_axes(cols: Columns) -> tuple[str, ...]:
+    """Return the columns that the mean layer depends on."""
+    return STACK_AXES + (BLOCK_AXES if "recompute_layers" in cols else ())
 
 
 def stage_prices(job: TrainJob, cols: Columns) -> Floor:
     """Return all of one micro-batch, and of what a stage holds, that placement of layers, schedule and ZeRO leave alone."""
     return (
-        cols.on_distinct(STACK_AXES, partial(stack_prices, job))
+        cols.on_distinct(stack_axes(cols), partial(stack_prices, job))
         | cols.on_distinct(HOP_AXES, partial(hop_prices, job))
         | cols.on_distinct(REDUCTION_AXES, partial(reduction_prices, job))
         | footprint.stage_floor(job.model, job.work, cols)
@@ -165,6 +184,8 @@ def placement(job: TrainJob, cols: Columns) -> Layout:
     modules = job.model.mtp_layers if job.work.software.mtp else 0
     end, order = ahead + back + modules * times[-1], layer_order(job.model)
     stages, chunks = int(cols["pp"][0]), int(cols["vpp"][0])
+    if job.work.layout is not None:
+        return written(job.work.layout, job.model, stages, chunks, job.work.software.mtp)
     if uneven(len(order), cols["pp"], cols["vpp"])[0]:
         return layout(order, eighths(times, end)[:, 0].tolist(), stages, chunks, modules)
     per_kind = [float(seconds[0]) for seconds in times]
@@ -176,16 +197,8 @@ def placed_prices(job: TrainJob, cols: Columns) -> Floor:
 
     The closed form of a schedule takes equal stages; it gets the mean of the others, which fills and drains the pipe.
     """
-    s, kinds, pp = cols.on_distinct(STAGE_AXES, partial(mean_stage, job)), job.model.layers, cols["pp"]
-    slow = even_stage(
-        s["balanced"],
-        [s[f"layer {index}"] for index in range(len(kinds))],
-        [kind.count for kind in kinds],
-        pp,
-        last=s["end"],
-        chunks=cols["vpp"],
-        order=layer_order(job.model) if job.model.pattern else (),
-    )
+    s, pp = cols.on_distinct(STAGE_AXES, partial(mean_stage, job)), cols["pp"]
+    slow = slowest(job, s, cols)
     ahead, weights = s["forward share"] / s["total"], s["weights share"] / s["total"]
     rest = (s["total"] - slow) / np.maximum(pp - 1.0, 1.0)
     installed = job.work.software.installation
@@ -195,6 +208,39 @@ def placed_prices(job: TrainJob, cols: Columns) -> Floor:
     reduced, shown = (installed * seconds for seconds in _reduction(job, s, cols | {"zero": ZERO}))
     contended = s["term contention"] + job.fitted.shared["contention"] * (reduced - shown)
     return s | {"busy dp": reduced, "term dp": shown, "term contention": contended}
+
+
+def slowest(job: TrainJob, s: Mapping[str, Column], cols: Mapping[str, Column]) -> Column:
+    """Seconds of the slowest stage for one micro-batch, layers placed by rule or as the workload writes; `s` of `mean_stage`."""
+    model, kinds = job.model, job.model.layers
+    layers = [s[f"layer {index}"] for index in range(len(kinds))]
+    if job.work.layout is not None:
+        return slowest_s(job.work.layout, model, cols["pp"], layers, *_end(job, s))
+    return even_stage(
+        s["balanced"],
+        layers,
+        [kind.count for kind in kinds],
+        cols["pp"],
+        last=s["end"],
+        chunks=cols["vpp"],
+        order=layer_order(model) if model.pattern else (),
+    )
+
+
+def _end(job: TrainJob, s: Mapping[str, Column]) -> tuple[Column, Column]:
+    """Return the seconds of head and loss, and those of one module for multi-token prediction, nought if it is not trained."""
+    modules = modules_trained(job)
+    return s["end"] - modules * s["module"], s["module"] * float(modules > 0)
+
+
+def beyond_s(job: TrainJob, s: Mapping[str, Column], cols: Mapping[str, Column], rows: Index) -> Column:
+    """Seconds that interleaving takes on some rows beyond its closed form, as its chunks hold unequal layers."""
+    layers = [s[f"layer {index}"].take(rows) for index in range(len(job.model.layers))]
+    pp, vpp, m = (each.take(rows) for each in (cols["pp"], cols["vpp"], s["microbatches"]))
+    if job.work.layout is not None:
+        last, module = (seconds.take(rows) for seconds in _end(job, s))
+        return stretched_s(job.work.layout, job.model, pp, layers, last, module, m)
+    return stretched(layer_order(job.model), layers, s["end"].take(rows), pp, vpp, m) * s["total"].take(rows)
 
 
 def _reduction(job: TrainJob, s: Mapping[str, Column], cols: Mapping[str, Column]) -> tuple[Column, Column]:
@@ -232,7 +278,6 @@ def _bubbles(job: TrainJob, s: Mapping[str, Column], cols: Columns) -> tuple[Col
     layers add what `parallel.training.uneven` says.
     """
     m, hop, times = s["microbatches"], s["hop"], (s["forward"], s["backward"], s["weight gradient"])
-    layers = [s[f"layer {index}"] for index in range(len(job.model.layers))]
     schedules, code = cols.distinct(("schedule",))
     still, moving = np.zeros(cols.rows), np.zeros(cols.rows)
     for index, schedule in enumerate(schedules["schedule"].astype(int).tolist()):
@@ -241,9 +286,7 @@ def _bubbles(job: TrainJob, s: Mapping[str, Column], cols: Columns) -> tuple[Col
         for out, hops in ((still, 0.0), (moving, c)):
             out[mine] = _bubble(SCHEDULES[schedule], pp, some, vpp, f, b, hops, w)
         if schedule == 0:
-            each = [seconds.take(mine) for seconds in layers]
-            beyond = stretched(layer_order(job.model), each, s["end"].take(mine), pp, vpp, some)
-            added = np.maximum(beyond * s["total"].take(mine), -still[mine])
+            added = np.maximum(beyond_s(job, s, cols, mine), -still[mine])
             still[mine], moving[mine] = still[mine] + added, moving[mine] + added
     return still, moving
 

@@ -154,7 +154,15 @@ def stretched(
     found, which = np.unique(np.ravel_multi_index(keys, shape), return_inverse=True)
     places = zip(*(key.tolist() for key in np.unravel_index(found, shape)), strict=True)
     told = np.stack([stretch(order, tuple(each), sheet, p, v) for p, v, sheet, *each in places])
-    one, two, three = told[which, :, line].T
-    rounds = microbatches[rows] / stages[rows]
-    out[rows] = np.where(rounds < 2.0, two - (2.0 - rounds) * (two - one), two + (rounds - 2.0) * (three - two))
+    out[rows] = between_rounds(microbatches[rows] / stages[rows], told[which, :, line].T)
     return out
+
+
+def between_rounds(rounds: Column, beyond: Column) -> Column:
+    """Return what any number of rounds takes from what `ROUNDS` take, (rounds, rows): linear between and after them.
+
+    >>> between_rounds(np.array([1.5, 5.0]), np.array([[1.0, 1.0], [3.0, 3.0], [4.0, 4.0]])).tolist()
+    [2.0, 6.0]
+    """
+    one, two, three = beyond
+    return np.asarray(np.where(rounds < 2.0, two - (2.0 - rounds) * (two - one), two + (rounds - 2.0) * (three - two)))

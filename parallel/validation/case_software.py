@@ -26,6 +26,8 @@ class Family:
     framework: str = "engine"
     gradient_bytes: float | None = None
     optimizer: str = "adam"
+    blocking: bool = False
+    even: bool = True
 
 
 FAMILIES: Final[tuple[Family, ...]] = (
@@ -34,12 +36,15 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family("MLPerf", r"MLPerf", gradient_bytes=2.0, optimizer="adam-remainders"),
     Family("NeMo docs", r"NeMo docs|NeMo-Framework-Launcher", gradient_bytes=2.0, optimizer="adam-remainders"),
     Family("SimuMax", r"SimuMax", tp_overlap="none"),
-    Family("Mosaic", r"Mosaic|llm-foundry", "fsdp", attention="flash-1", framework="llm-foundry"),
-    Family("torchtitan", r"torchtitan", "fsdp"),
+    Family("Mosaic", r"Mosaic|llm-foundry", "fsdp", attention="flash-1", framework="llm-foundry", even=False),
+    Family("torchtitan", r"torchtitan", "fsdp", even=False),
+    Family("fms-fsdp", r"fms-fsdp", "fsdp", gradient_bytes=2.0, even=False),
     Family("Zero Bubble", r"Zero Bubble", "early-megatron"),
-    Family("vTrain single", r"vTrain.*single", "early-megatron", tp_overlap="none"),
-    Family("vTrain multi", r"vTrain", "early-megatron", tp_overlap="none"),
-    Family("BigScience", r"BigScience", "early-megatron", tp_overlap="none", framework="megatron-deepspeed"),
+    Family("vTrain single", r"vTrain.*single", "early-megatron", "none", framework="megatron-deepspeed"),
+    Family("vTrain multi", r"vTrain", "early-megatron", "none", framework="megatron-deepspeed"),
+    Family(
+        "BigScience", r"BigScience", "early-megatron", tp_overlap="none", framework="megatron-deepspeed", blocking=True
+    ),
     Family("Korthikanti", r"Korthikanti", "early-megatron"),
     Family("SC21", r"Narayanan", "early-megatron", tp_overlap="none"),
     Family("MegaScale", r"MegaScale", framework="megatron-lm"),
@@ -66,6 +71,12 @@ SLOW_REDUCTIONS: Final = ("BigScience", 4)
 """A platform whose tensor-parallel all-reduces took 1.5 ms and as much again as their wire (Jean Zay, Omni-Path nodes): its
 runs from that tensor-parallel size on are scored, but nothing is fitted to them."""
 
+LAYOUTS: Final[Mapping[tuple[str, str], Mapping[int, str]]] = {
+    ("Megatron-Bridge", "deepseek"): {4: "Et*16|(t*16|)*2t*13mL", 8: "Et*8|(t*8|)*6t*5mL", 16: "Et*4|(t*4|)*14tmL"},
+}
+"""(source, start of a model's name) -> virtual stages -> layout that the source's recipes set where they list none by hand
+(Megatron-Bridge recipes/deepseek, set_deepseek_v3_pipeline_model_parallel_layout)."""
+
 SCOPES: Final[tuple[tuple[str, str], ...]] = (("full_iteration", "full"), ("attn", "attention"), ("mlp", "mlp"))
 """Part of a recipe's CUDA graph scope -> what the graphs replay; any other scope is that of the router."""
 
@@ -79,6 +90,11 @@ def family(source: str) -> Family:
     return next(f for f in FAMILIES if re.search(f.pattern, source, re.IGNORECASE))
 
 
+def source_family(case: Json) -> Family:
+    """Return the family of a case; one that names no source belongs to the last."""
+    return family((case.get("source") or {}).get("name") or "")
+
+
 def framework(case: Json) -> str:
     """Return the software of a case, a key of `parallel.training.frameworks.FRAMEWORKS`; PyTorch's by what the case compiles.
 
@@ -90,7 +106,7 @@ def framework(case: Json) -> str:
     """
     source, notes = (case.get("source") or {}).get("name") or "", case.get("notes") or ""
     name = family(source).framework
-    if family(source).name != "torchtitan" or ("compile" not in notes and "async" not in notes):
+    if family(source).name not in ("torchtitan", "fms-fsdp") or ("compile" not in notes and "async" not in notes):
         return name
     return "torch-fsdp-compiled" if re.search(r"_2025|_2026", source) else "torch-fsdp-blocks"
 
@@ -105,9 +121,23 @@ def recompute_modules(case: Json) -> tuple[str, ...]:
     return tuple(name for name in MODULES if re.search(rf"\b{name}\b", detail)) or ("core_attn",)
 
 
+def recipe_layout(case: Json) -> str | None:
+    """Return the layout that the recipes of a case's source set for its model, None where they leave it to the framework.
+
+    >>> recipe_layout({"source": {"name": "Megatron-Bridge"}, "model": {"ref": "deepseek_v3"},
+    ...     "parallel": {"pp": 4, "vpp": 2}})
+    'Et*8|(t*8|)*6t*5mL'
+    """
+    source, virtual = source_family(case).name, case["parallel"]["pp"] * case["parallel"]["vpp"]
+    for (name, start), layouts in LAYOUTS.items():
+        if source == name and (case["model"]["ref"] or "").startswith(start):
+            return layouts.get(virtual)
+    return None
+
+
 def software(case: Json) -> Software:
     """Return what trained a case, as far as its recipe and notes tell; else what its family's engine does."""
-    source = family((case.get("source") or {}).get("name") or "")
+    source = source_family(case)
     recipe, notes = case.get("recipe") or {}, f"{case.get('notes') or ''} {case['id']}"
     scope = f"{recipe.get('cuda_graph') or 'none'} {recipe.get('cuda_graph_scope') or ''}"
     replayed = next((graphs for word, graphs in SCOPES if word in scope), "router")
@@ -120,6 +150,7 @@ def software(case: Json) -> Software:
         graphs="none" if str(recipe.get("cuda_graph")).lower() == "none" else replayed,
         dispatcher="alltoall" if named else "auto",
         compiled="compile" in notes,
+        blocking=source.blocking,
         trains="lora" if case.get("kind") == "lora" else "all",
         mtp="without MTP" not in notes,
     )

@@ -7,15 +7,20 @@ case's `notes` name it. Nothing here is fitted: every table below maps words of 
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
+
+import numpy as np
 
 from clusters import catalogue
 from clusters.spec import ClusterSpec, parse
 from parallel.models import Model, Moe, layer_count
 from parallel.training.layer import RECOMPUTE
+from parallel.training.splits import even_layout
 from parallel.training.step import SCHEDULES as TRAIN_SCHEDULES
-from parallel.validation.case_software import family, recompute_modules, software
+from parallel.training.written import fits
+from parallel.validation.case_software import family, recipe_layout, recompute_modules, software, source_family
 from parallel.validation.model_cases import Inexpressible, model_from_case
 from parallel.workload import TrainWorkload
 from topo.errors import SpecError
@@ -30,8 +35,7 @@ SKIPS: Final[Mapping[str, str]] = {
     "accelerator not in the catalogue": "no data sheet figures, so no price",
     "kind not modelled": "neither pre-training nor fine-tuning",
     "schedule not modelled": "a schedule that `collectives.pipelines` does not hold",
-    "recompute not modelled": "recomputation of some layers only",
-    "sharding not modelled": "parameters sharded inside a group and replicated beside it",
+    "sharding not modelled": "parameters sharded in a way that ZeRO's stages and hybrid sharding do not tell",
     "mapping contradicts itself": "the groups do not multiply to the accelerators, or the batch does not divide",
 }
 """Reason -> what it means. A row's `skipped_because` is one of these, with the particulars after a colon."""
@@ -85,8 +89,12 @@ ASSUMED: Final[Mapping[str, str]] = {
 }
 """Entries of a case's `missing` that a default covers; every other entry makes the case a skip."""
 
-PARTIAL_RECOMPUTE: Final = ("block", "selective layer")
-"""Starts of `recompute.detail` that mean some layers in full, others not at all."""
+BLOCK_RECOMPUTE: Final = r"block, num_layers=(\d+)"
+"""How a case writes Megatron-Core's `block` method: so many layers of each chunk in full, the others not at all."""
+HYBRID_SHARDING: Final = "HSDP (shard in node)"
+"""What stands for the ZeRO stage where parameters are sharded inside a scale-up domain and replicated among domains."""
+SOME_LAYERS: Final = "selective layer"
+"""`recompute.detail` of torchtitan's recomputation of every n-th layer."""
 
 KINDS: Final = ("pretrain", "memory-only", "sft", "lora")
 """Work that is priced; fine-tuning all weights is pre-training on other data."""
@@ -272,9 +280,37 @@ def training_case(case: Json, models: Json, clusters: Json) -> TrainingCase:
         optimizer=source.optimizer,
         recompute_modules=recompute_modules(case),
         offload_layers=(case.get("recipe") or {}).get("cpu_offload_layers") or 0,
+        layout=_layout(case, model),
     )
     notes = [ASSUMED[name] for name in case.get("missing") or () if name in ASSUMED]
     return TrainingCase(case["id"], model, spec, work, tuple(strategy.items()), tuple(notes))
+
+
+def _layout(case: Json, model: Model) -> str | None:
+    """Return which layers sit on which stage: as the recipe says, else as Megatron splits them, else None (by cost).
+
+    Megatron gives every chunk as many layers, whatever head and loss add to the last one; where that does not divide,
+    embedding and loss count as a layer each. PyTorch's own pipelines are balanced.
+    """
+    stages, chunks = case["parallel"]["pp"], case["parallel"]["vpp"]
+    text = (case.get("recipe") or {}).get("pp_layout") or recipe_layout(case)
+    if text and fits(text, model, np.array([stages]), np.array([chunks]), mtp=False)[0]:
+        return str(text)
+    if stages == 1 or not source_family(case).even:
+        return None
+    for counted in (False, True):
+        with suppress(SpecError):
+            return str(
+                even_layout(
+                    layer_count(model),
+                    stages,
+                    chunks,
+                    mtp=model.mtp_layers,
+                    count_embedding=counted,
+                    count_loss=counted,
+                )
+            )
+    return None
 
 
 def _schedule(text: str | None) -> str:
@@ -293,16 +329,14 @@ def _schedule(text: str | None) -> str:
 
 def _priceable(case: Json, models: Json) -> None:
     """Raise the first reason not to price a case, before any object is made of it."""
-    parallel, recompute = case["parallel"], case.get("recompute") or {}
+    parallel = case["parallel"]
     if (case.get("kind") or "pretrain") not in KINDS:
         raise Skip("kind not modelled", case["kind"])
     if case["model"].get("ref") is None or not models.get(case["model"]["ref"]):
         raise Skip("model not published")
     _schedule(parallel.get("schedule"))
-    if isinstance(parallel.get("zero_stage"), str):
+    if isinstance(parallel.get("zero_stage"), str) and parallel["zero_stage"] != HYBRID_SHARDING:
         raise Skip("sharding not modelled", parallel["zero_stage"])
-    if (recompute.get("detail") or "").startswith(PARTIAL_RECOMPUTE):
-        raise Skip("recompute not modelled", recompute["detail"])
     if missing := list(dict.fromkeys(_missing(case))):
         raise Skip("missing field", ", ".join(missing))
     ranks = parallel["tp"] * parallel["pp"] * parallel["cp"] * (parallel.get("dp") or 1)
@@ -324,6 +358,8 @@ def _missing(case: Json) -> Iterator[str]:
         **{name: case["parallel"].get(name) for name in _NEEDED},
     }
     unsaid = [name for name, value in named.items() if value is None]
+    if (case.get("recompute") or {}).get("detail") == SOME_LAYERS:
+        unsaid.append("which layers recompute")
     yield from unsaid or (name for name in case.get("missing") or () if name not in ASSUMED)
 
 
@@ -344,7 +380,13 @@ def _strategy(case: Json, domain: int, *, routed: bool) -> dict[str, float]:
     """Columns of one row. Experts whose tensor parallel size is not given take that of tp, as in Megatron-Core."""
     parallel = case["parallel"]
     etp = (parallel.get("etp") or parallel["tp"]) if routed else 1
-    return {
+    optional: dict[str, float] = {}
+    if block := re.match(BLOCK_RECOMPUTE, case["recompute"].get("detail") or ""):
+        optional["recompute_layers"] = float(block[1]) * parallel["vpp"]
+    hybrid = parallel["zero_stage"] == HYBRID_SHARDING
+    if hybrid:
+        optional["replicate"] = case["cluster"]["gpus"] / domain
+    return optional | {
         "used": domain,
         "order": 0,
         **{name: parallel[name] for name in ("tp", "cp", "ep", "pp", "vpp")},
@@ -353,7 +395,7 @@ def _strategy(case: Json, domain: int, *, routed: bool) -> dict[str, float]:
         "dp": _replicas(case),
         "micro_batch": case["batch"]["micro"],
         "schedule": TRAIN_SCHEDULES.index(_schedule(parallel.get("schedule"))),
-        "zero": parallel["zero_stage"],
+        "zero": 3 if hybrid else parallel["zero_stage"],
         "recompute": RECOMPUTE.index(case["recompute"]["mode"]),
         "ep_overlap": float(bool((case.get("recipe") or {}).get("moe_a2a_overlap")) and parallel["ep"] > 1),
     }

@@ -8,6 +8,14 @@ from parallel.configs import layer_kinds
 from parallel.shapes import Attention, Mlp, Model, Moe
 from topo.errors import SpecError
 
+ASSUMED_VOCABULARIES = {"zb_": 32_000}
+"""Start of a model's name -> tokens, where the file says that it assumed a vocabulary. Zero Bubble's script reads a
+SentencePiece model (sail-sg/zero-bubble-pipeline-parallelism, examples/pretrain_zero_bubble.sh), LLaMA's at the time."""
+
+
+BIASED_EXPERTS = ("gpt_oss",)
+"""Starts of the names of models whose experts have biases and clamped gates, which the file does not say (openai/gpt-oss)."""
+
 
 class Inexpressible(Exception):  # noqa: N818 - a reason to skip a case, not a mistake
     """A model shape that the records cannot hold, or that its authors did not publish; says which."""
@@ -44,10 +52,10 @@ def _case_attention(case: Mapping[str, Any], biased: bool) -> Attention:
     return Attention("mla", case["heads"], case["heads"], mla["v_head"], **latent)
 
 
-def _case_moe(moe: Mapping[str, Any], gated: bool) -> Moe:
+def _case_moe(moe: Mapping[str, Any], gated: bool, biased: bool) -> Moe:
     _known(moe, *_MOE_SIZES)
     shared = (moe.get("shared_experts") or 0) * (moe.get("shared_expert_ffn") or moe["expert_ffn"])
-    return Moe(moe["experts"], moe["topk"], moe["expert_ffn"], shared, gated)
+    return Moe(moe["experts"], moe["topk"], moe["expert_ffn"], shared, gated, bias=biased)
 
 
 def _case_rows(case: Mapping[str, Any]) -> list[tuple[bool, int]]:
@@ -59,6 +67,12 @@ def _case_rows(case: Mapping[str, Any]) -> list[tuple[bool, int]]:
         (bool(moe) and index >= first and (index + 1) % every == 0, 0 if index % 2 else window)
         for index in range(case["layers"])
     ]
+
+
+def _vocabulary(case: Mapping[str, Any], name: str) -> int:
+    """Tokens of the vocabulary; where the file assumed them and the source's scripts tell, theirs."""
+    told = [tokens for start, tokens in ASSUMED_VOCABULARIES.items() if name.startswith(start)]
+    return told[0] if told and "vocab assumed" in (case.get("note") or "") else int(case["vocab"])
 
 
 def model_from_case(case: Mapping[str, Any], name: str) -> Model:
@@ -85,7 +99,7 @@ def model_from_case(case: Mapping[str, Any], name: str) -> Model:
     _known(case, *_CASE_SIZES)
     biased, gated = case.get("pos") in ("learned", "alibi"), case.get("gated_mlp") is not False
     try:
-        moe = _case_moe(case["moe"], gated) if case.get("moe") else None
+        moe = _case_moe(case["moe"], gated, name.startswith(BIASED_EXPERTS)) if case.get("moe") else None
         rows = _case_rows(case)
         if not all(routed for routed, _ in rows):
             _known(case, "ffn")
@@ -94,7 +108,7 @@ def model_from_case(case: Mapping[str, Any], name: str) -> Model:
         return Model(
             name,
             case["hidden"],
-            case["vocab"],
+            _vocabulary(case, name),
             kinds,
             tied_embeddings=bool(case.get("tied_embeddings")),
             mtp_layers=case.get("mtp_layers") or 0,

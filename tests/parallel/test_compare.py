@@ -147,12 +147,12 @@ def test_domains_that_do_not_divide_leave_named_accelerators_idle():
         ({"tpot_ms": 25.0}, "decode", -1),
         ({"isl": 16384}, "decode", -1),
         ({"isl": 16384}, "prefill", -1),
-        ({"sequence": 16384, "global_batch": 128}, "train", -1),
+        ({"sequence": 16384, "global_batch": 512}, "train", -1),
     ],
     ids=str,
 )
 def test_what_is_asked_changes_the_answer(change, phase, direction):
-    usual = replace(SMALL, domains=(8,), gpus=1152, phases=(phase,))
+    usual = replace(SMALL, domains=(8,), gpus=1152, global_batch=2048, phases=(phase,))
     moved = rate(compare(replace(usual, **change)), phase, 8) - rate(compare(usual), phase, 8)
     assert moved * direction > 0
 

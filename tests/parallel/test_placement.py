@@ -41,11 +41,17 @@ SHARED: dict[str, Callable[[Split, Split], tuple[int, ...]]] = {
     "tp": lambda c, s: (c["cp"], c["dp"], c["pp"]),
     "cp": lambda c, s: (c["tp"], c["dp"], c["pp"]),
     "pp": lambda c, s: (c["tp"], c["cp"], c["dp"]),
-    "dp": lambda c, s: (c["tp"], c["pp"]),
+    "dp": lambda c, s: (c["tp"], c["pp"], c["i"] // shards(s)),
     "etp": lambda c, s: (c["i"] // s["etp"], c["pp"]),
     "ep": lambda c, s: (c["i"] % s["etp"], c["i"] // (s["etp"] * s["ep"]), c["pp"]),
-    "edp": lambda c, s: (c["i"] % (s["etp"] * s["ep"]), c["pp"]),
+    "edp": lambda c, s: (c["i"] % (s["etp"] * s["ep"]), c["pp"], c["i"] // shards(s)),
+    "copies": lambda c, s: (c["i"] % shards(s), c["pp"]),
 }
+
+
+def shards(split: Split) -> int:
+    """Ranks of a stage that hold one copy of what ZeRO shards."""
+    return split["tp"] * split["cp"] * split["dp"] // split.get("replicate", 1)
 
 
 def enumerate_groups(split: Split, name: str) -> list[list[int]]:
@@ -75,6 +81,8 @@ def splits(draw: st.DrawFn) -> Split:
     split["ep"] = draw(st.sampled_from([1, 2, 3, 4, 6, 8]))
     experts = split["ep"] * split["etp"]
     assume(stage % experts == 0)
+    shared = [n for n in (1, 2) if split["dp"] % n == 0 and stage // experts % n == 0]
+    split["replicate"] = draw(st.sampled_from(shared))
     if split["order"] == NEAR:  # the rule "near pipelines fold onto the expert grid"
         assume(split["pp"] > 1)
         assume(experts in (1, split["tp"] * split["cp"]))

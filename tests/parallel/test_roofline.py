@@ -208,12 +208,23 @@ def test_a_lower_power_limit_slows_products_and_attention_alike() -> None:
     assert capped.attention.forward == pytest.approx(share * usual.attention.forward)
 
 
-def test_a_compiler_spares_the_traffic_of_eager_kernels() -> None:
+def test_a_compiler_or_fused_modules_spare_the_traffic_of_eager_kernels() -> None:
     burst = chip(accelerator("h100-sxm"), recipe("bf16"))
-    eager, compiled = (
-        trained(burst, training_constants(), Software(engine="fsdp", compiled=flag)) for flag in (False, True)
-    )
-    assert compiled.vector == 1.0 < eager.vector
+    changes = ({}, {"compiled": True}, {"framework": "llm-foundry"})
+    eager, *fused = (trained(burst, training_constants(), Software(engine="fsdp", **change)) for change in changes)
+    assert [machine.vector for machine in fused] == [1.0, 1.0]
+    assert eager.vector > 1.5
+
+
+def test_an_expert_alone_is_a_product_like_any_other() -> None:
+    """Among others it runs at the share `grouped`; two of them take twice the slowed time."""
+    machine = trained(chip(accelerator("h100-sxm"), recipe("bf16")), training_constants(), Software())
+    one, two = (Operator("up", "grouped_gemm", "experts", "experts", 8192.0, 8192.0, 8192.0, n) for n in (1.0, 2.0))
+    plain = gemm(8192, 8192, 8192)
+    assert number(forward_s(one, machine)) == pytest.approx(number(forward_s(plain, machine)))
+    launch = machine.kernels["bf16"].launch_s
+    ratio = (number(forward_s(two, machine)) - launch) / (number(forward_s(one, machine)) - launch)
+    assert 2.0 < ratio < 2.0 / machine.grouped + 1e-9
 
 
 def test_attention_runs_at_half_its_rate_where_the_sequence_is_as_long_as_the_ramp() -> None:

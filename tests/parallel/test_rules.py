@@ -79,6 +79,9 @@ TRAIN_CASES = {
     "the schedule runs with these numbers": Case({"schedule": SCHEDULES.index("zb-h1"), "vpp": 2}),
     "near pipelines fold onto the expert grid": Case({"order": NEAR}),
     "overlapped exchange needs experts on several ranks and interleaving": Case({"ep_overlap": 1}),
+    "copies of shards divide the replicas": Case({"replicate": 3}),
+    "recomputing some layers is full recomputation": Case({"recompute_layers": 4}),
+    "the layout places the layers on these stages": Case({}, work=replace(WORK, layout="E(t*15|)*3t*15L")),
     "a domain holds its ranks": Case({"used": 9}),
 }
 SERVE_CASES = {

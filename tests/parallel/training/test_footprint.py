@@ -121,7 +121,7 @@ def test_peak_of_zero_bubble_schedules(schedule: str, gb: float) -> None:
 @given(st.sampled_from(model_names()), st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4, 8]))
 def test_the_places_hold_the_whole_model(name: str, pp: int, ep: int) -> None:
     model = dataclasses.replace(read_model(name), mtp_layers=0)
-    found = place_parameters(model, columns(pp=pp, ep=ep))
+    found = place_parameters(model, columns(pp=pp, ep=ep), TrainWorkload())
     each = {place: float(found[f"dense {place}"][0] + ep * found[f"experts {place}"][0]) for place in PLACES}
     inner = max(pp - 2, 0) * each["inner"]
     together = each["last"] if pp == 1 else each["first"] + inner + each["last"]
@@ -129,14 +129,14 @@ def test_the_places_hold_the_whole_model(name: str, pp: int, ep: int) -> None:
 
 
 def test_the_head_weighs_on_the_last_stage_and_the_embedding_on_the_first() -> None:
-    found = place_parameters(llama(12), columns(pp=4))
+    found = place_parameters(llama(12), columns(pp=4), TrainWorkload())
     table = 128256 * 8192
     assert found["dense first"][0] - found["dense inner"][0] == table
     assert found["dense last"][0] - found["dense inner"][0] == table + 8192
 
 
 def test_a_tied_table_is_held_at_both_ends() -> None:
-    found = place_parameters(gpt(12, 1024, 8), columns(pp=4))
+    found = place_parameters(gpt(12, 1024, 8), columns(pp=4), TrainWorkload())
     assert found["dense first"][0] - found["dense inner"][0] >= 50304 * 1024
     assert found["dense last"][0] - found["dense inner"][0] >= 50304 * 1024
 
@@ -201,7 +201,7 @@ def test_context_parallel_ranks_share_the_optimizer() -> None:
 def test_experts_are_divided_over_their_own_replicas() -> None:
     model = read_model("deepseek-v3")
     cols, work = columns(ep=8, dp=64, pp=1), work_of()
-    found, place = stage_loads(model, work, cols), place_parameters(model, cols)
+    found, place = stage_loads(model, work, cols), place_parameters(model, cols, work)
     assert float(found["divided last"][0]) == pytest.approx(
         float(place["dense last"][0]) / 64 + float(place["experts last"][0]) / 8
     )

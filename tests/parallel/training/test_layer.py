@@ -7,10 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clusters.kernels import memory_s
+from parallel.operators import Operator
 from parallel.placement import group_members
 from parallel.priced import Priced
 from parallel.strategy import Columns
-from parallel.training.layer import TrainJob, collective, host_s, tensor_exposed_s
+from parallel.training.layer import (
+    TrainJob,
+    _priced,
+    biased_experts,
+    collective,
+    host_s,
+    layer_prices,
+    tensor_exposed_s,
+)
 from parallel.training.step import price
 from parallel.workload import GRAPHS, TP_OVERLAPS, Software
 from topo.errors import SpecError
@@ -86,7 +96,8 @@ def test_a_prediction_module_costs_a_layer_and_a_head(routed) -> None:
 
 def test_torch_recomputes_all_but_the_last_product(dense) -> None:
     split = {**DENSE, "recompute": 2, "tp": 1, "dp": 8, "zero": 3}
-    torch, megatron = (step(dense, split, engine=name).terms for name in ("fsdp", "megatron-core"))
+    kinds = {"fsdp": "llm-foundry", "megatron-core": "engine"}  # both of fused kernels
+    torch, megatron = (step(dense, split, engine=name, framework=kept).terms for name, kept in kinds.items())
     done = sum(torch[name][0] for name in ("attention", "mlp")) / 3.0
     assert torch["recompute"][0] < megatron["recompute"][0]
     assert torch["recompute"][0] > 0.5 * done
@@ -120,3 +131,48 @@ def test_unknown_software_is_refused_with_every_fault_and_the_nearest() -> None:
         Software(engine="megatron", graphs="ful", installation=-1.0)
     assert {fault.field for fault in error.value.faults} == {"engine", "graphs", "installation"}
     assert "did you mean full" in str(error.value)
+
+
+def test_blocking_launches_hide_behind_nothing(dense) -> None:
+    """Each kernel waits for the one before, so that host and chip add up."""
+    split = {**DENSE, "micro_batch": 8}
+    hidden, open_ = (step(dense, split, blocking=flag) for flag in (False, True))
+    layers, m, stages = 32.0, 512.0 / 16.0, 2.0
+    job = TrainJob.of(dense.task.model, dense.cluster, dense.task.train)
+    prices = layer_prices(job, Columns.of(**split).filled({"sp": 1, "cp": 1, "etp": 1}))
+    counted = sum(prices[f"0 kernels {way}"][0] for way in ("forward", "backward")) + 2.0 * prices["0 kernels sent"][0]
+    assert open_.terms["host"][0] == pytest.approx(m / stages * layers * counted * job.engine.kernel_host_s)
+    assert hidden.terms["host"][0] < 0.1 * open_.terms["host"][0]
+
+
+def test_overlapping_the_exchange_costs_the_host_more(routed) -> None:
+    split = {**ROUTED, "vpp": 2}
+    plain, overlapped = (step(routed, {**split, "ep_overlap": flag}) for flag in (0, 1))
+    assert overlapped.terms["host"][0] > plain.terms["host"][0]
+
+
+def test_adding_gradients_up_moves_them_three_times_beside_the_product(dense) -> None:
+    """BF16 gradients of FP32 sums: 2 bytes read, 4 read and 4 written for each weight."""
+    rows = [Operator("up", "gemm", "mlp", "mlp", m=4096.0, n=1024.0, k=4096.0)]
+    work = dense.task.train
+    jobs = [
+        TrainJob.of(dense.task.model, dense.cluster, replace(work, software=Software(framework=name)))
+        for name in ("megatron-core", "megatron-deepspeed")
+    ]
+    fused, apart = (_priced(job, rows[0]) for job in jobs)
+    kernels, hbm_Bps = jobs[0].chip.kernels["bf16"], dense.cluster.accelerator.hbm_Bps
+    assert apart[2] - fused[2] == pytest.approx(memory_s(10.0 * 1024 * 4096, kernels, hbm_Bps))
+    assert apart[:2] == fused[:2]
+
+
+def test_experts_with_biases_move_more_and_launch_more(bind) -> None:
+    """GPT-OSS: clamps and biases that no kernel fuses, 2 launches for each of 16 local experts and 5 more."""
+    bound = bind("train", "gpt-oss-120b", "hgx-h100", 64)
+    moe = bound.task.model.layers[0].mlp
+    assert moe.bias
+    one = np.array([1.0])
+    clamp, bias = biased_experts(moe, 2880.0, 4096.0 * one, 8.0 * one, one)
+    rows = 4096.0 * 4.0
+    assert clamp.bytes[0] == rows * 8.0 * 2.0 * 2880.0
+    assert bias.bytes[0] == rows * 28.0 * 2880.0
+    assert clamp.launches + bias.launches[0] == 2.0 * 16 + 5.0

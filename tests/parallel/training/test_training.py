@@ -14,7 +14,8 @@ from parallel.models import active_parameters, layer_count
 from parallel.placement import group_members
 from parallel.strategy import Columns
 from parallel.sweeps.task import Bound, Task
-from parallel.training.layer import COMPUTE, RECOMPUTE
+from parallel.training.layer import COMPUTE, RECOMPUTE, TrainJob, collective
+from parallel.training.step import reduction_prices
 from topo.columns import column
 
 PLACES = [("gb200-nvl72", 576, None), ("gb200-nvl72", 1024, 8), ("gb200-nvl72", 1152, 576), ("hgx-h100", 256, None)]
@@ -204,6 +205,44 @@ def test_a_full_recomputation_is_one_more_forward(bind):
     priced = bound.price(cols)
     layers = sum(priced.terms[name][0] for name in COMPUTE if name != "head")
     assert 0.25 < priced.terms["recompute"][0] / layers < 0.5
+
+
+def test_recomputing_some_layers_of_each_stage_costs_their_share(bind):
+    """Llama 8B has 32 layers, 8 to a stage: 2 of them cost a quarter of recomputing all."""
+    bound = bind("train", "llama-3.1-8b", "hgx-h100", 32)
+    same = {"used": 8, "tp": 1, "ep": 1, "micro_batch": 1, "dp": 8, "pp": 4, "recompute": RECOMPUTE.index("full")}
+    full = bound.price(Columns.of(**same))
+    some = bound.price(Columns.of(**same, recompute_layers=[2, 8, 100]))
+    assert some.terms["recompute"] / full.terms["recompute"] == pytest.approx([0.25, 1.0, 1.0])
+    assert some.memory["activations"][0] > some.memory["activations"][1] == full.memory["activations"]
+    assert some.seconds[0] < some.seconds[1] == full.seconds
+
+
+def test_hybrid_sharding_sums_among_neighbours_then_over_copies(bind):
+    """32 ranks as 4 copies of 8 shards: a reduction inside the node, then an all-reduce of an eighth between nodes."""
+    bound = bind("train", "llama-3.1-8b", "hgx-h100", 32)
+    job = TrainJob.of(bound.task.model, bound.cluster, bound.task.train)
+    cols = Columns.of(used=8, order=0, tp=1, cp=1, ep=1, etp=1, dp=32, pp=1, replicate=[1, 4]).filled({"zero": 3})
+    prices = reduction_prices(job, cols)
+    layers = prices["stage layers"]  # a bucket each
+    size = bound.task.train.gradient_bytes * prices["dense parameters"] / layers
+    inside, between = (group_members(bound.cluster, cols, name) for name in ("dp", "copies"))
+    assert inside.T.tolist() == [[8.0, 32.0], [8.0, 8.0]]
+    assert between[:, 1].tolist() == [1.0, 4.0]
+    scattered = collective(job, "reduce_scatter", size, inside)
+    summed = collective(job, "all_reduce", size / np.array([32.0, 8.0]), between)
+    assert prices["reduce dp"] == pytest.approx(layers * (scattered + np.array([0.0, 1.0]) * summed))
+    assert prices["gather dp"][1] < prices["gather dp"][0]  # weights never leave the node
+
+
+def test_copies_of_shards_trade_memory_for_the_network(bind):
+    bound = bind("train", "llama-3.1-8b", "hgx-h100", 32)
+    same = {"used": 8, "tp": 1, "ep": 1, "micro_batch": 1, "dp": 32, "pp": 1, "zero": 3}
+    plain, one, four = (
+        bound.price(Columns.of(**same, **copies)) for copies in ({}, {"replicate": 1}, {"replicate": 4})
+    )
+    assert one.seconds == plain.seconds
+    assert four.memory["optimizer"][0] == pytest.approx(4.0 * plain.memory["optimizer"][0])
 
 
 def slowest_by_hand(layer_s: float, head_s: float, layers: int, stages: int) -> float:

@@ -145,8 +145,7 @@ CHANGES = {
     "model not published": lambda c: c["model"].update(ref=None),
     "accelerator not in the catalogue": lambda c: c["cluster"].update(ref="tpu_v4"),
     "schedule not modelled": lambda c: c["parallel"].update(schedule="PipeDream"),
-    "recompute not modelled": lambda c: c["recompute"].update(mode="full", detail="block, num_layers=5"),
-    "sharding not modelled": lambda c: c["parallel"].update(zero_stage="HSDP (shard in node)"),
+    "sharding not modelled": lambda c: c["parallel"].update(zero_stage="some of it"),
     "missing field": lambda c: c["batch"].update(micro=None),
     "mapping contradicts itself": lambda c: c["parallel"].update(dp=8),
 }
@@ -165,6 +164,7 @@ def test_each_reason_has_its_cause(case, shipped, name):
         (lambda c: c["parallel"].update(pp=128, tp=2, dp=1), "layers"),
         (lambda c: c["parallel"].update(ep=3), "experts"),
         (lambda c: c["recompute"].update(mode=None), "recompute mode"),
+        (lambda c: c["recompute"].update(mode="selective", detail="selective layer"), "which layers recompute"),
         (lambda c: c.update(missing=["remat policy"]), "remat policy"),
         (lambda c: c.update(precision="int4"), "int4"),
     ],
@@ -195,6 +195,34 @@ def test_every_shipped_case_is_read_or_skipped_for_a_reason_of_the_table(shipped
             assert ranks == found.cluster.usable == case["cluster"]["gpus"]
     assert reasons <= set(cases.SKIPS)
     assert read_cases > 0.95 * sum(case["completeness"] == "full" for case in shipped["cases"])
+
+
+def named(shipped, name):
+    return read(next(c for c in shipped["cases"] if c["id"] == name), shipped)
+
+
+def test_layers_sit_where_recipes_and_frameworks_put_them(shipped):
+    layouts = {
+        "mb_26.06_DeepSeekV3_GB300_MXFP8_256": "Et*4|(t*4|)*14tmL",  # written in its recipe
+        "mb_26.06_DeepSeekV3_B300_MXFP8_256": "Et*8|(t*8|)*6t*5mL",  # set by its recipe, 8 stages
+        "mb_26.04_GPT_OSS_120B_H100_BF16_64": "Et*9|t*9|t*9|t*9L",  # 36 layers on 4 stages, head and all
+        "zb_1.5b_m24_1F1B-I": "E|(t|)*22L",  # 22 layers, embedding and loss on 24 chunks
+        "titan_8b_8_bf16_": None,
+    }
+    for name, text in layouts.items():
+        assert named(shipped, name).work.layout == text
+
+
+def test_some_layers_recompute_and_some_shards_are_copied(shipped):
+    block = dict(named(shipped, "mb_25.11_LLAMA3_8B_H100_FP8-CS_8").strategy)
+    assert (RECOMPUTE[block["recompute"]], block["recompute_layers"]) == ("full", 5.0)
+    hybrid = dict(named(shipped, "ibm_fsdp_llama2_7b_ibm_h100").strategy)
+    assert (hybrid["zero"], hybrid["dp"], hybrid["replicate"]) == (3, 96, 12.0)
+
+
+def test_what_the_file_assumes_gives_way_to_what_scripts_say(shipped):
+    assert named(shipped, "zb_1.5b_m24_1F1B").model.vocab == 32_000
+    assert named(shipped, "mb_26.04_GPT_OSS_120B_H100_BF16_64").model.layers[0].mlp.bias
 
 
 def test_seconds_follow_from_tokens_per_second(case):
