@@ -60,7 +60,9 @@ PLACES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "serving": (
         "Requests in a closed loop, and caches that move between pools.",
-        "parallel.serving.steady: steady; parallel.serving.transfer: request_bytes wire_share transfer",
+        "parallel.serving.steady: steady; parallel.serving.passes: dealt_s stage_counts; "
+        "parallel.speculation: drafts_of; parallel.hotexperts: zipf_shares copied packed; "
+        "parallel.serving.transfer: request_bytes wire_share transfer",
     ),
     "economics": (
         "What holding, owning and making cost.",

@@ -39,6 +39,7 @@ KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "moe_every": ("decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step"),
         "learned_positions": ("n_positions", "max_position_embeddings"),
         "mtp_layers": ("num_nextn_predict_layers",),
+        "sliding_window": ("sliding_window", "attention_chunk_size"),
     }
 )
 
@@ -237,11 +238,14 @@ def _read_moe(reader: _Reader, family: Family) -> Moe | None:
     )
 
 
-_LAYER_TYPES = {"full_attention": False, "sliding_attention": True}
+_LAYER_TYPES = {"full_attention": False, "sliding_attention": True, "chunked_attention": True}
 
 
 def _windows(reader: _Reader, family: Family, stated: int | None) -> list[int]:
-    """Return every layer's sliding window in positions (0: none); one layer stands for an unreadable count."""
+    """Return every layer's sliding window in positions (0: none); one layer stands for an unreadable count.
+
+    A layer that attends within chunks (Llama 4) counts as one with a window of a chunk, the most that it sees.
+    """
     layers = stated or 1
     listed = reader.raw.get("layer_types")
     rule = family.windowed

@@ -5,6 +5,8 @@ Every count sums the same weight matrices (`attention_matrices`, `mlp_matrices`)
 count and the operator that uses the weight cannot drift apart. `parallel.io` reads `config.json` files.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from parallel.shapes import (
@@ -287,6 +289,24 @@ def kv_bytes_per_token(model: Model, bytes_per_value: float = 2.0) -> float:
     (512 + 64) · 2 · 61 = 70,272 bytes.
     """
     return sum(kind.count * kv_values_per_token(kind.attention) * bytes_per_value for kind in model.layers)
+
+
+def unwindowed(model: Model, positions: float) -> Model:
+    """Return the model as sequences of at most `positions` find it: a window that holds them all is none.
+
+    >>> model = Model("one", 8, 8, (LayerKind("a", Attention("gqa", 2, 2, 4, sliding_window=128), Mlp(8), 1),))
+    >>> [unwindowed(model, n).layers[0].attention.sliding_window for n in (128, 129)]
+    [0, 128]
+    """
+    if not any(0 < positions <= kind.attention.sliding_window for kind in model.layers):
+        return model
+    layers = tuple(
+        replace(kind, attention=replace(kind.attention, sliding_window=0))
+        if positions <= kind.attention.sliding_window
+        else kind
+        for kind in model.layers
+    )
+    return replace(model, layers=layers)
 
 
 def kv_bytes_per_sequence(model: Model, context: ColumnLike, bytes_per_value: float = 2.0) -> Column:

@@ -102,7 +102,7 @@ def _others() -> dict[str, Any]:
         "text_config": {"type": "object", "description": "the language model of a file that holds others too"},
         "layer_types": {
             "type": ["array", "null"],
-            "items": {"enum": ["full_attention", "sliding_attention"]},
+            "items": {"enum": ["full_attention", "sliding_attention", "chunked_attention"]},
             "description": "attention of every layer",
         },
         "mlp_only_layers": {"type": ["array", "null"], "items": {"type": "integer"}, "description": "without experts"},

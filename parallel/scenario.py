@@ -23,6 +23,7 @@ from parallel.priced import Priced
 from parallel.scenarioparts import cluster_of, every, given, model_of, pool_of, split_as
 from parallel.serving import phases as serving
 from parallel.serving.phases import ServeJob
+from parallel.speculation import drafts_of
 from parallel.strategy import Columns
 from parallel.sweeps.task import PHASES, Bound
 from parallel.training.frameworks import optimizer_bytes
@@ -205,13 +206,36 @@ def _deployment(
 ) -> Point:
     """Bind one phase to its cluster, and its split to the rules."""
     kernels = {"exchange": file.exchange.kernels} if file.exchange.kernels else {}
-    work = ServeWorkload(**given(file.workload), **kernels)
+    work = ServeWorkload(**given(file.workload), **kernels, **_drafted(file, model, strategy, path))
     point = Point(phase, model, spec, serve=work, exchange=_rules(REAL, file.exchange))
-    split = strategy.model_dump()
+    split = strategy.model_dump(exclude={"dcp"})
     split["used"] = split.pop("ranks_per_domain") or domain_size(point.built)
     point = replace(point, strategy={name: float(value) for name, value in split.items()})
     point.check(str(path))
     return point
+
+
+def _drafted(file: "ServeFile", model: Model, strategy: "ServeStrategyFile", path: str | Path) -> dict[str, Any]:
+    """Return what a workload says of drafts, and refuse what is priced under an engine alone."""
+    faults = []
+    if strategy.dcp > 1:
+        problem = "is of an engine, and none is named"
+        faults.append(Fault("strategy.dcp", strategy.dcp, problem, "write engine: vllm, or leave it out", str(path)))
+    if file.drafts and strategy.pp > 1:
+        problem = "is not priced beside drafts: vLLM does not start so (vllm-project/vllm issue 52069)"
+        faults.append(Fault("strategy.pp", strategy.pp, problem, "leave out one of them", str(path)))
+    if file.drafts and file.drafts.method == "model":
+        problem, remedy = "is priced under an engine alone", "write engine: vllm, or mtp or eagle"
+        faults.append(Fault("drafts.method", "model", problem, remedy, str(path)))
+    if file.drafts and file.drafts.method == "mtp" and not model.mtp_layers:
+        problem = f"is a part of checkpoints, and {model.name} has none"
+        faults.append(Fault("drafts.method", "mtp", problem, "write eagle", str(path)))
+    if faults:
+        raise SpecError(faults)
+    if file.drafts is None:
+        return {}
+    made = drafts_of(file.drafts.tokens, file.drafts.acceptance, file.drafts.method)
+    return {"drafts": made.tokens, "holds": made.holds, "drafter": made.method}
 
 
 def _serve_pools(file: "ServeFile", points: dict[str, Point], path: str | Path) -> dict[str, Any]:

@@ -23,11 +23,13 @@ def split_words(split: Mapping[str, int]) -> str:
     '9 × DP8 EP8'
     >>> split_words({"tp": 4, "attention_dp": 1, "ep": 1, "etp": 1, "workers": 2})
     '2 × TP4'
+    >>> split_words({"tp": 8, "attention_dp": 1, "ep": 1, "etp": 1, "pp": 2, "dcp": 4, "replicas": 1})
+    '1 × TP8 PP2 DCP4'
     """
     count = split.get("replicas", split.get("workers", 1))
-    sizes = (("TP", "tp"), ("DP", "attention_dp"), ("EP", "ep"), ("ETP", "etp"))
+    sizes = (("TP", "tp"), ("DP", "attention_dp"), ("EP", "ep"), ("ETP", "etp"), ("PP", "pp"), ("DCP", "dcp"))
     routed = split["ep"] > 1
-    named = [f"{word}{split[key]}" for word, key in sizes if split[key] > 1 and (routed or key != "etp")]
+    named = [f"{word}{split[key]}" for word, key in sizes if split.get(key, 1) > 1 and (routed or key != "etp")]
     return f"{count} × {' '.join(named) or 'one GPU'}"
 
 
@@ -111,6 +113,28 @@ def departure_words(departures: Mapping[str, Any]) -> str:
     cadence, longest, wait = (words.seconds(departures[key]) for key in ("cadence_s", "longest_s", "worst_wait_s"))
     seats = f"{departures['seats']:,} seats, {departures['taken']:,.0f} taken"
     return f"A step departs every {cadence} with {seats}; at worst two of {longest} pass until a token, {wait}"
+
+
+def further_words(document: Mapping[str, Any]) -> str:
+    """Say what an answer holds of stages, drafts and hot experts, and the longest context.
+
+    >>> further_words({"longest_context": 65536, "drafts": {"tokens": 3, "method": "mtp", "tokens_per_step": 2.952}})
+    'The cache holds a context of 65,536 tokens; 3 drafts by MTP yield 2.95 tokens a step'
+    """
+    said = [f"The cache holds a context of {document['longest_context']:,} tokens"]
+    if held := document.get("pipeline"):
+        layers, slowest = sorted(set(held["layers"])), words.seconds(held["slowest_s"])
+        sizes = " or ".join(str(count) for count in layers)
+        said.append(f"{held['stages']} stages of {sizes} layers, the slowest takes {slowest} of a micro-batch")
+        weights = (words.scaled(held["weight_bytes"][name], "B") for name in ("these", "one_stage"))
+        said[-1] += ", weights {} a GPU instead of {}".format(*weights)
+    if held := document.get("drafts"):
+        method = held["model"] if held.get("model") else held["method"].upper()
+        said.append(f"{held['tokens']} drafts by {method} yield {held['tokens_per_step']:.3g} tokens a step")
+    if (held := document.get("experts")) and "even" not in held["rows"]:
+        copies = f", {held['copies']} copies" if held.get("copies") else ""
+        said.append(f"rows of experts: {held['rows']}{copies}")
+    return "; ".join(said)
 
 
 def draw_launches(console: "Console", launches: Mapping[str, Mapping[str, Any]]) -> None:

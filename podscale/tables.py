@@ -136,9 +136,10 @@ def _draw_scenario(console: Console, document: Mapping[str, Any], headline: Sequ
     elif document.get("interval_note"):
         console.print(Text(f"No 90 % interval: {reason(document['interval_note'])}", style="dim"))
     if document.get("trust"):
-        from podscale.servewords import departure_words, trust_words
+        from podscale.servewords import departure_words, further_words, trust_words
 
         console.print(Text(departure_words(document["departures"])))
+        console.print(Text(further_words(document)))
         console.print(Text(f"Trust: {trust_words(document['trust'])}", style="dim"))
     print_warnings(console, document.get("warnings") or ())
 

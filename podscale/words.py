@@ -18,6 +18,7 @@ TERMS = {
     "tp": "TP collectives",
     "pp": "PP send",
     "cp": "CP exchange",
+    "dcp": "DCP exchange",
     "bubble": "pipeline bubble",
     "head": "LM head",
     "mlp": "dense MLP",
@@ -26,7 +27,7 @@ TERMS = {
 """Terms whose short names need a word more."""
 
 _ALWAYS = ("ep", "tp", "pp", "dp")
-_WHEN_SPLIT = ("cp", "etp", "vpp")
+_WHEN_SPLIT = ("cp", "dcp", "etp", "vpp")
 _DEGREES = (*_ALWAYS, *_WHEN_SPLIT, "attention_dp")
 _USUAL: dict[str, tuple[Any, ...]] = {
     "micro_batch": (1,),

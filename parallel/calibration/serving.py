@@ -36,7 +36,7 @@ START: Final = {
 }
 LEAST: Final = 0.05
 """A constant stays between this share of where its fit starts and `MOST`."""
-MOST: Final = {"launch": 5.0, "request_s": 1e-4, "prefill": 3.0, "offset_s": 1.0, "stream_s": 5e-3, "eager_s": 1e-4}
+MOST: Final = {"launch": 5.0, "request_s": 1e-4, "prefill": 3.0, "offset_s": 1.0, "stream_s": 5e-3, "eager_s": 2e-4}
 RATES: Final = {
     "int4": {"hopper": 0.25, "blackwell": 0.25},
     "fp8-block": {"hopper": 0.4, "blackwell": 0.4},
@@ -101,7 +101,7 @@ def fitted(rows: Sequence[Row], names: Sequence[str], most: int = 450) -> dict[s
         return slopes
 
     bounds = (start + np.log(LEAST), high + 1e-9)
-    best = least_squares(residuals, start, jac=jacobian, bounds=bounds, loss="soft_l1", f_scale=SCALE, max_nfev=10)
+    best = least_squares(residuals, start, jac=jacobian, bounds=bounds, loss="cauchy", f_scale=SCALE, max_nfev=10)
     found = engines(best.x)
     return {
         name: polished([row for row in rows if row[0].engine == name], found[name], most * 2 // 5) for name in names
@@ -121,7 +121,7 @@ def polished(rows: Sequence[Row], base: Engine, most: int, calls: int = 100) -> 
     def loss(x: np.ndarray) -> float:
         trial = replace(base, **dict(zip(CONSTANTS, np.exp(np.minimum(x, high)).tolist(), strict=True)))
         off = np.log(errors(chosen, {base.name: trial})) * weights[:, None] * (1.0, TTFT_WEIGHT)
-        return float(np.sum(np.sqrt(1.0 + (off / SCALE) ** 2) - 1.0))
+        return float(np.sum(np.log1p((off / SCALE) ** 2)))
 
     start = np.log([getattr(base, key) for key in CONSTANTS])
     simplex = np.vstack([start, start + np.diag(-np.array([0.1, 0.25, 0.1, 0.25, 0.25, 0.25]))])

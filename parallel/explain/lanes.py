@@ -108,7 +108,8 @@ def _lay_out(scene: ServeScene, clock: _Clock, kind: int, index: int) -> None:
 
 def _in_turn(scene: ServeScene, clock: _Clock, each: Mapping[str, float], about: dict[str, float | str]) -> None:
     """Lay out attention, dispatch, experts, combine."""
-    swap, load = scene.exchange, scene.point.serve.imbalance
+    swap = scene.exchange
+    load = scene.point.serve.hot.busiest(scene.moe.experts, scene.ranks) if scene.moe else 1.0
     _run_all(clock, each, [name for name in SERVED if name in BEFORE], 1.0, about)
     clock.run("communication", "all-reduce", each["tp"] / 2.0, **about)
     if swap is not None and each["busy ep"]:

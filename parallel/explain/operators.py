@@ -31,7 +31,7 @@ class Run:
     op: Operator
     times: float
     share: float
-    """Rows of the busiest rank over the mean, for experts."""
+    """Rows of the busiest rank over the mean, for experts; what a prompt takes over its kernels alone."""
     trains: bool | None
     """Whether weights have gradients; None where there is no backward."""
 
@@ -63,18 +63,18 @@ def _train_runs(scene: TrainScene) -> Iterator[Run]:
 
 def _serve_runs(scene: ServeScene) -> Iterator[Run]:
     h, tp, tokens = scene.point.model.hidden, scene.cols["tp"], np.array([scene.tokens])
+    over = scene.phase.over()
     for kind, count in zip(scene.kinds, scene.counts, strict=True):
         listed = [
             norm("attention norm", tokens, h, tp),
             *scene.phase.attention(scene.job, kind, tokens, tp),
             norm("mlp norm", tokens, h, tp),
-            *feed_forward(kind.mlp, h, tokens, tp, np.array([scene.ranks])),
+            *feed_forward(kind.mlp, scene.point.serve, h, tokens, tp, np.array([scene.ranks])),
         ]
         for op in listed:
-            share = scene.point.serve.imbalance if op.role == "experts" else 1.0
-            yield Run(kind.name, op, scene.parts * count, share, None)
+            yield Run(kind.name, op, scene.parts * count, over, None)
     for op in head(h, scene.point.model.vocab, scene.cols["batch"] * tp, tp):
-        yield Run("head", op, 1.0, 1.0, None)
+        yield Run("head", op, 1.0, over, None)
 
 
 def runs(scene: Scene) -> list[Run]:

@@ -4,7 +4,7 @@ The answer is a simulation of requests (`parallel.serving.served`); its terms ar
 batch, and what passes that hold prompts add between two tokens. Every change is the scenario changed and simulated again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from clusters.spec import ClusterSpec
+from parallel.explain.answered import BOUND, LINEAR, WAITS_FOR, memory_rows, sentences
 from parallel.explain.equation import Equation, Input, Inputs, computed
-from parallel.explain.said import rate_said, share_said, time_said
 from parallel.explain.servedops import collective_rows, operator_rows
 from parallel.models import Model
-from parallel.serving.served import Deployment, deployed, serve_engine
+from parallel.serving.deployed import Deployment, deployed
+from parallel.serving.pipelines import Pipeline
+from parallel.serving.served import serve_engine
 from topo.columns import Column
 
 if TYPE_CHECKING:
@@ -49,6 +51,17 @@ class Asked:
         return max(float(self.answer["decoding"]), 1.0)
 
     @property
+    def each(self) -> float:
+        """Sequences of a pass: of one micro-batch, where stages keep several in flight."""
+        cost = self.held.steps.cost
+        return self.batch / (cost.micro_batches(self.batch) if isinstance(cost, Pipeline) else 1.0)
+
+    @property
+    def checked(self) -> float:
+        """Tokens of a sequence in a pass: its last one, and its drafts."""
+        return self.held.drafts.checked if self.held.drafts else 1.0
+
+    @property
     def context(self) -> float:
         """Positions that a decoding sequence sees on average."""
         return self.held.isl + self.held.osl / 2.0
@@ -56,11 +69,13 @@ class Asked:
     @cached_property
     def parts(self) -> dict[str, float]:
         """Seconds of a bare step by term."""
-        return self.held.cost.parts(self.batch, self.batch * self.context)
+        steps = self.held.steps
+        found = steps.cost.parts(self.batch, self.batch * self.held.context)
+        return {name: steps.yielded * seconds for name, seconds in found.items()}
 
     @property
     def factor(self) -> float:
-        """What the shown terms are of the bare step's: a calibration, and where no step is as long as the mean, its share."""
+        """What the shown terms are of the bare step's: a calibration, the tokens of a step, and its share of the mean."""
         bare = sum(self.parts.values())
         return float(sum(s for name, s in self.answer["terms"].items() if name != "prompts") / bare)
 
@@ -93,14 +108,24 @@ def read_served(path: str | Path) -> Asked | None:
 # --- equations ------------------------------------------------------------------------------------------------------------
 
 _PASSES: Final = "parallel/serving/passes.py"
+_PIPELINES: Final = "parallel/serving/pipelines.py"
 _ENGINES: Final = "parallel/data/engines.yaml, fitted by parallel/calibration/serving.py"
 
 
 def _frame(asked: Asked) -> Inputs:
     return {
-        "f": Input(asked.factor, "", "calibration of the answer, and a bare step's share where it is above the mean"),
-        "b": Input(asked.batch, "", "sequences that decode at once in a group, mean of the simulation"),
+        "f": Input(
+            asked.factor, "", "calibration, one over a step's tokens, a bare step's share where it is above the mean"
+        ),
+        "b": Input(
+            asked.each, "", "sequences of a pass: those that decode at once in a group, or in a micro-batch of it"
+        ),
     }
+
+
+def _given(name: str, symbol: str, said: str) -> Callable[["Asked"], Inputs]:
+    """Return the inputs of a term whose seconds are those of a step."""
+    return lambda asked: _frame(asked) | {symbol: Input(asked.parts[name], "s", said)}
 
 
 def _linear(asked: Asked) -> Inputs:
@@ -115,13 +140,12 @@ def _ep(asked: Asked) -> Inputs:
 def _cache(asked: Asked) -> Inputs:
     cost = asked.held.cost
     counts, widths, flops, states, windows = (np.array(column) for column in zip(*cost.reads, strict=True))
-    seen = np.where(
-        windows > 0, np.minimum(asked.batch * asked.context, asked.batch * windows), asked.batch * asked.context
-    )
+    whole = asked.each * asked.context
+    seen = np.where(windows > 0, np.minimum(whole, asked.each * windows), whole)
     return _frame(asked) | {
         "n": Input(counts, "", "layers of each kind"),
-        "V": Input(seen * widths + asked.batch * states, "B", "cache read by a layer", {"context": asked.context}),
-        "Φ": Input(seen * flops, "s", "scores and weighted sums over it"),
+        "V": Input(seen * widths + asked.each * states, "B", "cache read by a layer", {"context": asked.context}),
+        "Φ": Input(asked.checked * seen * flops, "s", "scores and weighted sums over it"),
         "M": Input(cost.hbm_Bps, "B/s", "memory bandwidth, data sheet"),
         "η": Input(cost.hbm_efficiency, "", "share of it that streaming reaches"),
         "τ": Input(cost.hbm_ramp_s, "s", "ramp of the memory"),
@@ -137,7 +161,7 @@ def _head(asked: Asked) -> Inputs:
     first, each = asked.held.cost.head_s
     return _frame(asked) | {
         "H": Input(first, "s", "head of one sequence"),
-        "E": Input(each, "s", "of each further one"),
+        "E": Input(each * asked.checked, "s", "of each further one, its drafts too"),
     }
 
 
@@ -151,9 +175,9 @@ def _starts(asked: Asked) -> Inputs:
 
 
 def _host(asked: Asked) -> Inputs:
-    return _frame(asked) | {
-        "h": Input(asked.held.cost.engine.request_s, "s", f"host, for each sequence of a step: {_ENGINES}")
-    }
+    each = {"request_s": asked.held.cost.engine.request_s}
+    said = f"host's work on b sequences, as far as the accelerator waits for it: {_ENGINES}"
+    return _frame(asked) | {"W": Input(asked.parts["host"], "s", said, each)}
 
 
 def _prompts(asked: Asked) -> Inputs:
@@ -170,32 +194,29 @@ EQUATIONS: Final[Mapping[str, Equation[Asked]]] = {
     "kv read": Equation("Σ f·n·max(V/(η·M) + √(τ·V/M), Φ)", _cache, _cache_s, f"{_PASSES}; ramp: clusters/kernels.py"),
     "head": Equation("f·(H + E·b)", _head, lambda v: v["f"] * (v["H"] + v["E"] * v["b"]), "parallel/operators.py"),
     "starts": Equation("f·λ·K·s", _starts, lambda v: v["f"] * v["λ"] * v["K"] * v["s"], _PASSES),
-    "host": Equation("f·h·b", _host, lambda v: v["f"] * v["h"] * v["b"], _PASSES),
+    "host": Equation("f·W(b)", _host, lambda v: v["f"] * v["W"], _PASSES),
+    "dcp": Equation(
+        "f·G(b)", _given("dcp", "G", "ranks that deal the cache gather queries and add up outputs, b tokens"),
+        lambda v: v["f"] * v["G"], f"{_PASSES}, dealt_s",
+    ),
+    "hops": Equation(
+        "f·P(b)", _given("hops", "P", "messages between the stages, b tokens, and the tokens' way back"),
+        lambda v: v["f"] * v["P"], _PIPELINES,
+    ),
+    "uneven stages": Equation(
+        "f·U(b)", _given("uneven stages", "U", "all micro-batches at the slowest stage, less one's way through all"),
+        lambda v: v["f"] * v["U"], _PIPELINES, note="layers do not divide, or the last stage has the head",
+    ),
+    "drafts": Equation(
+        "f·Q(b)", _given("drafts", "Q", "passes that draft, one after the other"),
+        lambda v: v["f"] * v["Q"], "parallel/serving/drafts.py",
+    ),
     "prompts": Equation(
         "T − D", _prompts, lambda v: np.maximum(v["T"] - v["D"], 0.0), "parallel/serving/queueing.py",
         note="passes that hold prompts are longer, and every sequence that decodes meanwhile waits for them",
     ),
 }  # fmt: skip
 """Term -> its equation."""
-WAITS_FOR: Final[Mapping[str, str]] = {
-    "ep": "links between the accelerators of a replica, and their software",
-    "kv read": "memory bandwidth of the accelerator",
-    "head": "memory bandwidth of the accelerator",
-    "starts": "the time that kernels take to start",
-    "host": "the engine's host code",
-    "prompts": "prefill on the same accelerators",
-}
-"""Term -> what it waits for; linear layers wait for what bounds the longest of them."""
-NAMED: Final[Mapping[str, str]] = {
-    "linear": "linear layers and their reductions", "ep": "the expert exchange", "kv read": "reading the KV cache",
-    "head": "the language-model head", "starts": "starting kernels", "host": "the host",
-    "prompts": "the share of prompts in its passes",
-}  # fmt: skip
-LINEAR: Final[Mapping[str, str]] = {
-    "compute": "dense FLOP/s of the accelerator",
-    "memory": "memory bandwidth of the accelerator",
-    "wire": "links between the accelerators of a replica, and their software",
-}
 
 
 # --- the account ----------------------------------------------------------------------------------------------------------
@@ -220,7 +241,7 @@ def explain_served(asked: Asked) -> dict[str, Any]:
     answer, terms = asked.answer, _terms(asked)
     first = terms[0]
     room = asked.held.replica.chip.accelerator.usable_bytes
-    memory = _memory(asked, room)
+    memory = memory_rows(answer, room)
     advised, tried = advice(asked)
     neck = {
         "term": first["name"], "seconds": first["seconds"], "share": first["share"], "bound": first["bound"],
@@ -228,7 +249,7 @@ def explain_served(asked: Asked) -> dict[str, Any]:
         "on_the_wire": first["bound"] == "wire", **_link(asked),
     }  # fmt: skip
     return {
-        "said": [*_sentences(asked, terms, neck, memory, room), _advised(advised, figure_of(asked.file))],
+        "said": [*sentences(answer, terms, neck, memory, room), _advised(advised, figure_of(asked.file))],
         "phase": answer["phase"],
         "model": answer["model"],
         "cluster": answer["cluster"],
@@ -254,15 +275,16 @@ def explain_served(asked: Asked) -> dict[str, Any]:
 
 def _terms(asked: Asked) -> list[dict[str, Any]]:
     """Return the terms of the time per token, the largest first."""
-    whole, rows = asked.answer["tpot_s"], operator_rows(asked.held, asked.batch)
-    wires = collective_rows(asked.held, asked.batch)
+    tokens = asked.each * asked.checked
+    whole, rows = asked.answer["tpot_s"], operator_rows(asked.held, tokens)
+    wires = collective_rows(asked.held, tokens)
     found = []
     for name, seconds in asked.answer["terms"].items():
         law, operators = EQUATIONS[name], rows if name == "linear" else []
         inputs = law.inputs(asked)
         exposed, busy = computed(law, inputs)
         reduced = sum(row["times"] * row["seconds"] for row in wires)
-        bound = {"ep": "wire", "kv read": "memory"}.get(name)
+        bound = BOUND.get(name)
         if operators:
             bound = "wire" if reduced > sum(row["seconds"] for row in operators) else operators[0]["bound"]
         if seconds > 0:
@@ -281,7 +303,7 @@ def _terms(asked: Asked) -> list[dict[str, Any]]:
 def _link(asked: Asked) -> dict[str, Any]:
     """Return the tier that holds a replica: what its reductions and exchanges cross."""
     replica = asked.held.replica
-    ranks = replica.split.ranks
+    ranks = replica.split.stage
     nothing: dict[str, Any] = {
         "link": None,
         "tier": None,
@@ -298,51 +320,6 @@ def _link(asked: Asked) -> dict[str, Any]:
     cut = cut_of(replica.cluster, replica.cluster.tiers.index(tier))
     nodes = [[row["from"], row["to"]] for row in cut]
     return {**nothing, "link": tier.link, "tier": tier.name, "nodes": nodes, "bandwidth_Bps": tier.bandwidth_Bps}
-
-
-_MEMORY: Final[Mapping[str, tuple[str, str]]] = {
-    "weights": ("weights of one rank", "parallel/memory.py"),
-    "kv cache": ("b·(isl + osl/2)·bytes of a position, at most what is admitted", _PASSES),
-    "cache to spare": ("positions that the engine sets aside, less those in use", _PASSES),
-}
-
-
-def _memory(asked: Asked, room: float) -> list[dict[str, Any]]:
-    rows = [
-        {"name": name, "bytes": held, "share": held / room, "equation": _MEMORY[name][0], "inputs": {}, "note": "",
-         "source": _MEMORY[name][1]}
-        for name, held in asked.answer["memory_bytes"].items() if name in _MEMORY
-    ]  # fmt: skip
-    return sorted(rows, key=lambda row: -row["bytes"])
-
-
-def _sentences(
-    asked: Asked, terms: list[dict[str, Any]], neck: Mapping[str, Any], memory: list[dict[str, Any]], room: float
-) -> list[str]:
-    answer, part = asked.answer, asked.held.replica.chip.accelerator
-    said = [
-        f"Every output token of {answer['model']} under {answer['engine']} takes {time_said(answer['tpot_s'])}, the first "
-        f"{time_said(answer['ttft_s'])}, on {answer['gpus_used']:,} {part.title}: "
-        f"{answer['tokens_per_s_per_gpu']:,.3g} tokens/s per GPU.",
-        f"Most of a token's time, {share_said(neck['share'])}, is {NAMED[neck['term']]}: it waits for {neck['waits_for']}.",
-    ]
-    if after := [f"{NAMED[term['name']]} ({share_said(term['share'])})" for term in terms[1:3]]:
-        said.append(f"Then come {' and '.join(after)}.")
-    if neck["link"]:
-        ends = " and ".join(f"{a} to {b}" for a, b in neck["nodes"]) or f"tier {neck['tier']}"
-        said.append(
-            f"A replica talks over {ends} ({neck['link']}, {rate_said(neck['bandwidth_Bps'])} per accelerator)."
-        )
-    if answer["saturated"]:
-        said.append("The engine is saturated: requests wait for a place, and longer the longer the run.")
-    used = sum(row["bytes"] for row in memory if row["name"] != "cache to spare")
-    spare = answer["memory_bytes"].get("cache to spare", 0.0)
-    said.append(
-        f"Memory: {used / 2**30:.3g} of {room / 2**30:.3g} GiB in use, {spare / 2**30:.3g} GiB more set aside for caches."
-    )
-    if answer["limit_broken"]:
-        said.append(f"It breaks the {answer['limit_broken']}.")
-    return said
 
 
 def _advised(advised: list[dict[str, Any]], figure: str) -> str:

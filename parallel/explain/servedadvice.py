@@ -55,7 +55,11 @@ def trials(asked: "Asked") -> Iterator[Trial]:
 def _splits(asked: "Asked") -> Iterator[Trial]:
     """Yield splits one step away."""
     chosen = asked.file.strategy
-    axes = ["tp"] + ["ep"] * any(isinstance(kind.mlp, Moe) for kind in asked.model.layers)
+    axes = (
+        ["tp"]
+        + ["ep"] * any(isinstance(kind.mlp, Moe) for kind in asked.model.layers)
+        + ["pp"] * (not asked.file.drafts)
+    )
     for axis in axes:
         now = int(getattr(chosen, axis))
         for value in (2 * now, *([now // 2] if now % 2 == 0 else [])):
@@ -67,7 +71,8 @@ def _software(asked: "Asked") -> Iterator[Trial]:
     """Yield other engines, a narrower cache, narrower numbers."""
     work, held = asked.file.workload, asked.held
     for name in engine_names():
-        if name != asked.file.engine and asked.file.calibration is None:
+        told = "faults" not in asked.answer["deploy"].get(name, {})
+        if name != asked.file.engine and asked.file.calibration is None and told:
             yield Trial("engine", "software", f"{name} instead of {asked.file.engine}", _with(asked, engine=name))
     if held.replica.kv_bytes > 1.0:
         made = _with(asked, workload=work.model_copy(update={"kv_bytes": 1.0}))

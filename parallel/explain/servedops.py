@@ -11,9 +11,9 @@ from parallel.explain.scene import one
 from parallel.models import Moe
 from parallel.operators import ACTIVATION_BYTES
 from parallel.placement import domain_size, members_of
+from parallel.serving.deployed import Deployment
 from parallel.serving.kernels import work_s
-from parallel.serving.operators import layer_linear
-from parallel.serving.served import Deployment
+from parallel.serving.passes import linear_operators
 from topo.columns import column
 
 
@@ -22,10 +22,10 @@ def operator_rows(held: Deployment, tokens: float) -> list[dict[str, Any]]:
 
     In the form of `parallel.explain.operators.operator_rows`; starts of kernels are a term of their own.
     """
-    replica, split, machine = held.replica, held.replica.split, held.replica.chip
+    replica, machine = held.replica, held.replica.chip
     found = []
     for kind in replica.model.layers:
-        ops, beside = layer_linear(kind, replica.model.hidden, tokens, split.tp, split.dp, split.etp, split.ep)
+        ops, beside = linear_operators(replica, kind, tokens)
         for op in [*ops, *beside]:
             seconds = kind.count * one(column(work_s(op, machine)))
             if seconds <= 0:

@@ -9,7 +9,7 @@ from clusters.build import build
 from clusters.collective import collective
 from clusters.spec import ClusterSpec, with_
 from parallel.explain.point import Point
-from parallel.models import Model, Moe
+from parallel.models import Model, Moe, unwindowed
 from parallel.rl.loop import Answers
 from parallel.roofline import chip
 from parallel.scenarioparts import given, split_as
@@ -90,7 +90,8 @@ def engines_of(file: "RolloutFile", model: Model, spec: ClusterSpec, split: Spli
     base, cluster = engine(file.engine), build(spec)
     recipe = serving_recipe(model, file.precision, cluster.accelerator)
     machine = chip(cluster.accelerator, recipe)
-    replica = Replica(model, cluster, machine, split, kv_bytes(base.defaults, file.precision))
+    held = unwindowed(model, longest)
+    replica = Replica(held, cluster, machine, split, kv_bytes(base.defaults, file.precision), regime=base.regime)
     limits = limits_of(replica, base.defaults, base)
     if limits.positions < longest:
         room = (

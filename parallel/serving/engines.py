@@ -38,6 +38,7 @@ class Settings:
     mixed : whether prompts are fed beside decoding sequences
     kv_bytes : bytes of a cached value; 0 for what goes with the checkpoint
     poll_steps, wait_steps, wait_share : when the queue is looked at; `wait_share` of the token budget ends a wait
+    graphs : most decoding sequences of a captured CUDA graph; 0 without graphs
     """
 
     tokens: float = 8192
@@ -49,6 +50,7 @@ class Settings:
     poll_steps: int = 1
     wait_steps: int = 0
     wait_share: float = 0.0
+    graphs: float = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Engine:
     stream_s : seconds that a token spends in the frontend: a first token waits for one of every other client
     eager_s : host seconds for each kernel of a pass that holds prompt tokens: it runs outside the captured graphs
     bands : (metric and mode, low, high) of the 90 % bands of measured/predicted
+    regime : software of its all-reduces, see `clusters.tunings`
     grouped : (format, generation, rate): arithmetic of the kernels that multiply many experts' weights at once over that of a
         single product; the same for all engines
     """
@@ -78,6 +81,7 @@ class Engine:
     defaults: Settings
     bands: tuple[tuple[str, float, float], ...] = ()
     grouped: tuple[tuple[str, str, float], ...] = ()
+    regime: str = "graph"
 
     def return_s(self, clients: float) -> float:
         """Seconds of a first token on its way back: half of ``offset``, and ``stream·clients`` while all are served in turn."""
@@ -134,7 +138,27 @@ def engine(name: str) -> Engine:
     grouped = tuple((fmt, where, float(rate)) for fmt, by in rates.items() for where, rate in by.items())
     bands = tuple((metric, float(low), float(high)) for metric, (low, high) in entry.get("bands", {}).items())
     constants = {key: float(entry["constants"][key]) for key in CONSTANTS}
-    return Engine(key, **constants, defaults=Settings(**entry["defaults"]), bands=bands, grouped=grouped)
+    regime = entry.get("regime", "graph")
+    return Engine(key, **constants, defaults=Settings(**entry["defaults"]), bands=bands, grouped=grouped, regime=regime)
+
+
+@cache
+def mean_prefill() -> float:
+    """Return what a prompt's share of a pass takes over its price from kernels, on average of the engines.
+
+    >>> 1.0 < mean_prefill() < 1.5
+    True
+    """
+    return sum(engine(name).prefill for name in engine_names()) / len(engine_names())
+
+
+def bare(base: Engine) -> Engine:
+    """Return an engine that adds nothing to its kernels: what stands in for one that nothing is known of.
+
+    >>> bare(engine("sglang")).launch, bare(engine("sglang")).prefill
+    (1.0, 1.0)
+    """
+    return replace(base, launch=1.0, request_s=0.0, prefill=1.0, offset_s=0.0, stream_s=0.0, eager_s=0.0)
 
 
 def launched(
@@ -189,7 +213,8 @@ def benchmarked(base: Engine, settings: Settings, version: str, clients: float, 
     for entry in _file("launches.yaml")["equal_lengths"]:
         if entry["engine"] == base.name and version.startswith(entry.get("version", "")):
             tokens = clients + isl + entry["beyond"] if "beyond" in entry else settings.tokens
-            return replace(settings, tokens=tokens, mixed=entry.get("mixed", settings.mixed))
+            told = {key: entry[key] for key in ("mixed", "graphs") if key in entry}
+            return replace(settings, tokens=tokens, **told)
     return settings
 
 

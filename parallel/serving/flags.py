@@ -16,6 +16,7 @@ from parallel.io import read_yaml
 from parallel.models import Model
 from parallel.serving.engines import DATA, Settings, engine, engine_names, kv_bytes, launched
 from parallel.serving.passes import Split
+from parallel.speculation import Drafts
 from topo.errors import Fault, SpecError
 
 NAME: Final = re.compile(r"\$(\w+)")
@@ -30,12 +31,12 @@ class Deployment:
     Attributes
     ----------
     model : repository or folder that the engine loads
-    split, pp : of one replica
+    split : of one replica
     settings : sequences and tokens of each attention group, share of the memory, looks at the queue
     kv_bytes : bytes of a cached value
     context : tokens of the longest request
     role : "" for both phases, prefill or decode for a pool
-    drafts : tokens that multi-token prediction drafts for each step
+    drafts, drafter : tokens that are drafted for each step, and what drafts: a key of `parallel.speculation.METHODS`
     per_host : accelerators of a host
     batch : sequences that an attention group is meant to decode at once, for the captured graphs; 0 where unknown
     """
@@ -45,16 +46,21 @@ class Deployment:
     settings: Settings
     kv_bytes: float
     context: int
-    pp: int = 1
     role: str = ""
     drafts: int = 0
+    drafter: str = "mtp"
     per_host: int = 8
     batch: float = 0.0
 
     @property
     def ranks(self) -> int:
         """Accelerators of the replica."""
-        return int(self.split.ranks) * self.pp
+        return int(self.split.ranks)
+
+    @property
+    def group(self) -> int:
+        """Accelerators of an attention group: its ranks on all stages."""
+        return int(self.split.tp * self.split.pp)
 
     @property
     def hosts(self) -> int:
@@ -153,7 +159,7 @@ def values(deployment: Deployment, name: str) -> dict[str, Value]:
     tp, groups, ep, etp = (int(n) for n in (split.tp, split.dp, split.ep, split.etp))
     words, hosts = rules()["engines"][name]["words"], deployment.hosts
     grouped, routed = groups > 1 or None, ep > 1 or None
-    within = tp * deployment.pp <= deployment.per_host
+    within, own = deployment.group <= deployment.per_host, deployment.drafter == "mtp" and deployment.drafts > 0
     apart = hosts > 1 and within
     return {
         "model": deployment.model,
@@ -161,7 +167,8 @@ def values(deployment: Deployment, name: str) -> dict[str, Value]:
         "ep": ep if routed else None, "experts_split": routed,
         "etp": etp if routed and etp > 1 else None,
         "exchange": words["exchange"].get(deployment.role) if routed and grouped and ep == tp * groups else None,
-        "pp": deployment.pp if deployment.pp > 1 else None,
+        "pp": int(split.pp) if split.pp > 1 else None,
+        "dcp": int(split.dcp) if split.dcp > 1 else None,
         "kv": words["kv"].get(deployment.kv_bytes),
         "sequences": int(kept.sequences), "all_sequences": int(kept.sequences) * groups,
         "tokens": int(kept.tokens), "all_tokens": int(kept.tokens) * groups,
@@ -172,7 +179,10 @@ def values(deployment: Deployment, name: str) -> dict[str, Value]:
         "poll": kept.poll_steps if kept.poll_steps > 1 else None,
         "wait": kept.wait_steps or None, "wait_share": kept.wait_share or None,
         "captured": ceil(min(deployment.batch, kept.sequences)) or None,
-        "drafts": deployment.drafts or None, "drafting": bool(deployment.drafts) or None,
+        "drafts": deployment.drafts or None,
+        "drafter": words["drafter"].get(deployment.drafter) if deployment.drafts else None,
+        "own_drafts": deployment.drafts if own else None, "other_drafts": None if own else deployment.drafts or None,
+        "draft_model": None if own or not deployment.drafts else "$DRAFT",
         "single": 1 if deployment.drafts else None,
         "drafted": deployment.drafts + 1 if deployment.drafts else None,
         "role": words["role"].get(deployment.role), "pooled": bool(deployment.role) or None,
@@ -203,6 +213,7 @@ def launches(
     clients: float,
     lengths: tuple[int, int],
     kv: float | None,
+    drafts: Drafts | None = None,
 ) -> dict[str, Any]:
     """Return how each engine is launched for a split under a load, with what it is usually set to; faults where it cannot.
 
@@ -220,9 +231,20 @@ def launches(
             sum(lengths),
             per_host=max(part.rails, 1),
             batch=clients / split.dp,
+            **drafted(drafts),
         )
         told[name] = deploy(one, name)
     return told
+
+
+def drafted(drafts: Drafts | None) -> dict[str, Any]:
+    """Return what a `Deployment` holds of drafts.
+
+    >>> from parallel.speculation import drafts_of
+    >>> drafted(None), drafted(drafts_of(2, 0.8))
+    ({}, {'drafts': 2, 'drafter': 'mtp'})
+    """
+    return {"drafts": drafts.tokens, "drafter": drafts.method} if drafts else {}
 
 
 def repository(model: Model) -> str:
@@ -252,18 +274,26 @@ def _cannot(deployment: Deployment, name: str) -> Iterator[Fault]:
     if name not in rules()["engines"]:
         yield Fault("engine", name, "has no launch flags here", f"choose one of {', '.join(rules()['engines'])}")
         return
-    title, words, split = rules()["engines"][name]["title"], rules()["engines"][name]["words"], deployment.split
+    told, split = rules()["engines"][name], deployment.split
+    title, words = told["title"], told["words"]
     if deployment.kv_bytes not in words["kv"]:
         known = ", ".join(f"{size:g}" for size in words["kv"])
         problem = f"{title} has no cache of so many bytes a value"
         yield Fault("workload.kv_bytes", deployment.kv_bytes, problem, f"choose one of {known}")
-    if name == "vllm" and 1 < split.ep < split.ranks:
-        problem = f"{title} splits experts over all {split.ranks:.0f} ranks of a replica or over none"
-        yield Fault("strategy.ep", int(split.ep), problem, f"write ep: {split.ranks:.0f} or 1")
+    if name == "vllm" and 1 < split.ep < split.stage:
+        problem = f"{title} splits experts over all {split.stage:.0f} ranks of a stage or over none"
+        yield Fault("strategy.ep", int(split.ep), problem, f"write ep: {split.stage:.0f} or 1")
     if name == "trtllm" and split.dp > 1 and split.tp > 1:
         problem = f"{title} gives every rank of a replica an attention group of its own, or all of them one"
         yield Fault("strategy.tp", int(split.tp), problem, "write tp: 1, or split the experts over tp ranks at most")
-    if name == "vllm" and deployment.hosts > 1 and split.dp > 1 and split.tp * deployment.pp > deployment.per_host:
+    if split.dcp > 1 and not told["dcp"]:
+        problem = f"{title} {told['release']} deals no cache to its tensor ranks"
+        yield Fault("strategy.dcp", int(split.dcp), problem, "write dcp: 1, or take vllm")
+    if deployment.drafts and deployment.drafter not in words["drafter"]:
+        known = ", ".join(words["drafter"])
+        problem = f"{title} has no words for it here"
+        yield Fault("drafts.method", deployment.drafter, problem, f"write one of {known}")
+    if name == "vllm" and deployment.hosts > 1 and split.dp > 1 and deployment.group > deployment.per_host:
         problem = f"{title} keeps each attention group on a host of {deployment.per_host}"
         yield Fault("strategy.tp", int(split.tp), problem, f"write tp: {deployment.per_host} or less")
 
@@ -275,6 +305,8 @@ def _notes(deployment: Deployment, name: str) -> Iterator[str]:
     if deployment.hosts > 1 and name != "trtllm":
         hosts = f"run on each of {deployment.hosts} hosts with HOST=0 to {deployment.hosts - 1} and HEAD the first one's address"
         yield hosts + ("; on all but the first add --headless" if name == "vllm" and deployment.split.dp > 1 else "")
+    if deployment.drafts and deployment.drafter != "mtp":
+        yield "DRAFT is the repository of what drafts"
     if deployment.role:
         yield f"in front of both pools: {told['router']}"
 

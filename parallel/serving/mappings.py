@@ -7,20 +7,32 @@ several domains, or leave some accelerators of one idle.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Final
 
 from clusters.build import Cluster
-from parallel.models import Model, Moe
+from parallel.hotexperts import EVEN, HotExperts
+from parallel.models import Model, Moe, layer_count, unwindowed
+from parallel.serving.drafts import draft_memory
 from parallel.serving.engines import Engine, Settings, kv_bytes, launched, serving_recipe
 from parallel.serving.kernels import engine_chip
-from parallel.serving.passes import PassCost, Replica, Split, pass_cost
-from parallel.serving.queueing import Limits
+from parallel.serving.operators import kv_copies
+from parallel.serving.passes import Curve, PassCost, Replica, Split, curves, layers_cost, weight_bytes
+from parallel.serving.pipelines import Pipeline, pipeline, unshared
+from parallel.serving.queueing import Limits, Served, StepCost
 from parallel.serving.runs import limits_of
+from parallel.serving.steady import Steady, steady
+from parallel.serving.steps import as_tokens, steps_of
 from parallel.serving.trust import Trust
+from parallel.speculation import Drafts
 
-MOST_TP = 16
+MOST_TP: Final = 16
 """Ranks that attention is split over at most."""
-MOST_ETP = 16
+MOST_ETP: Final = 16
 """Ranks that one expert is split over at most."""
+MOST_PP: Final = 8
+"""Pipeline stages that are tried at most."""
+HEAVY: Final = 0.4
+"""Share of an accelerator's memory that weights take before pipeline stages are tried: less of it frees little for caches."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,8 @@ class Ask:
     kv: float = 0.0
     clients: float | None = None
     requests_per_s: float | None = None
+    drafts: Drafts | None = None
+    hot: HotExperts = EVEN
 
     @cached_property
     def routed(self) -> bool:
@@ -56,7 +70,8 @@ class Ask:
         """Return the model on the accelerators of a split, as an engine's kernels find them."""
         part = self.cluster.accelerator
         recipe = serving_recipe(self.model, self.precision, part)
-        return Replica(self.model, self.cluster, engine_chip(part, recipe, base), split, width)
+        model = unwindowed(self.model, self.isl + self.osl)
+        return Replica(model, self.cluster, engine_chip(part, recipe, base), split, width, self.hot, base.regime)
 
     def width(self, settings: Settings) -> float:
         """Bytes of a cached value."""
@@ -65,17 +80,46 @@ class Ask:
 
 @dataclass(frozen=True)
 class Worker:
-    """A split under one engine: what its passes cost, and what it admits to each attention group."""
+    """A split under one engine: what its steps cost, and what it admits to each attention group.
+
+    Attributes
+    ----------
+    yielded : tokens that a sequence gets of a step
+    lag_s : seconds that a first token comes after the step that its prompt was through with
+    """
 
     replica: Replica
-    cost: PassCost
+    cost: StepCost
     limits: Limits
     settings: Settings
+    yielded: float = 1.0
+    lag_s: float = 0.0
 
     @property
     def split(self) -> Split:
         """The split."""
         return self.replica.split
+
+    def seats(self, isl: float, osl: float) -> float:
+        """Return how many requests of so many input and output tokens the cache holds."""
+        return self.limits.positions / (isl + osl / self.yielded)
+
+    def steady(self, clients: float, isl: float, osl: float) -> Steady:
+        """Return the closed form of so many clients on each attention group, in tokens."""
+        told = steady(self.cost, self.limits, clients, isl, osl / self.yielded)
+        tpot_s = told.tpot_s
+        if self.split.pp > 1:
+            alone = unshared(self.limits, self.split.pp, isl, clients)
+            tpot_s = steady(self.cost, alone, clients, isl, osl / self.yielded).tpot_s
+        return replace(told, ttft_s=told.ttft_s + self.lag_s, tpot_s=tpot_s / self.yielded)
+
+    def as_tokens(self, served: Served) -> Served:
+        """Return the times of requests whose answers were counted in steps."""
+        return as_tokens(served, self.yielded, self.lag_s)
+
+
+Priced = tuple[Replica, tuple[Curve, ...], PassCost, tuple[float, float]]
+"""A replica of one stage, its layers, a pass through all of them, and weights and bytes a position of a draft."""
 
 
 class Workers:
@@ -83,18 +127,36 @@ class Workers:
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
-        self.priced: dict[tuple[Split, float, tuple[tuple[str, str, float], ...]], tuple[Replica, PassCost]] = {}
+        self.priced: dict[tuple[Split, float, str, tuple[tuple[str, str, float], ...]], Priced] = {}
+        self.pipes: dict[tuple[Split, float, Engine, float, float], Pipeline] = {}
 
     def worker(self, split: Split, trust: Trust, clients: float = 0.0, *, pooled: bool = False) -> Worker:
         """Return a worker; one of a pool runs with the engine's defaults."""
         base = trust.engine
         settings = base.defaults if pooled else self.ask.settings(base, split, clients)
-        key = split, self.ask.width(settings), base.grouped
+        replica, layers, cost, beside = self._priced(split, self.ask.width(settings), base)
+        replica = replace(replica, split=split)
+        limits = limits_of(replica, settings, base, beside)
+        cost = replace(cost, engine=base, graphs=settings.graphs)
+        pipe, asked = None, (self.ask.isl, self.ask.osl)
+        if split.pp > 1:
+            key = split, replica.kv_bytes, base, settings.tokens, settings.graphs
+            if key not in self.pipes:
+                self.pipes[key] = pipeline(replica, base, settings.tokens, layers, settings.graphs)
+            pipe = self.pipes[key]
+        steps = steps_of(replica, cost, limits, settings, asked, self.ask.drafts, pipe)
+        return Worker(replica, steps.cost, steps.limits, settings, steps.yielded, steps.lag_s)
+
+    def _priced(self, split: Split, width: float, base: Engine) -> "Priced":
+        """Price the layers of a split, whose stages of a pipeline are alike, and what a draft takes of its memory."""
+        key = replace(split, pp=1.0), width, base.regime, base.grouped
         if key not in self.priced:
-            replica = self.ask.replica(split, key[1], base)
-            self.priced[key] = replica, pass_cost(replica, base)
-        replica, cost = self.priced[key]
-        return Worker(replica, replace(cost, engine=base), limits_of(replica, settings, base), settings)
+            replica = self.ask.replica(key[0], width, base)
+            layers = curves(replica)
+            whole = layers_cost(replica, base, layers, [kind.count for kind in self.ask.model.layers])
+            beside = draft_memory(replica, self.ask.drafts) if self.ask.drafts else (0.0, 0.0)
+            self.priced[key] = replica, layers, whole, beside
+        return self.priced[key]
 
 
 def splits(model: Model, cluster: Cluster, accelerators: int | None = None) -> Iterator[Split]:
@@ -123,6 +185,30 @@ def splits(model: Model, cluster: Cluster, accelerators: int | None = None) -> I
             for etp in (e for e in _powers(MOST_ETP) if ranks % e == 0 and moe.intermediate % e == 0):
                 if ranks // etp <= moe.experts:
                     yield Split(float(tp), ranks / tp, float(etp), ranks / etp)
+
+
+def deeper(ask: Ask, worker: Worker) -> Iterator[Split]:
+    """Yield a split over twice as many pipeline stages, where these free memory worth having.
+
+    Stages hold the cache of as many sequences as so many replicas would, and their weights once: where weights take `HEAVY`
+    of the memory, twice the stages leave room for more sequences at once. Twice the expert ranks share the weights out as
+    well and wait for no one: with experts, stages are for where these would leave the scale-up domain.
+    """
+    split = worker.split
+    stages = 2.0 * split.pp
+    most = min(MOST_PP, layer_count(ask.model), ask.cluster.accelerators // split.stage)
+    heavy = weight_bytes(worker.replica) > HEAVY * ask.cluster.accelerator.usable_bytes
+    alone = not ask.routed or 2.0 * split.stage > ask.cluster.domain
+    if heavy and alone and stages <= most and ask.drafts is None:
+        yield replace(split, pp=stages)
+
+
+def dealt(ask: Ask, split: Split) -> Iterator[Split]:
+    """Yield a split whose tensor ranks deal the cache that they would hold copies of, among as many as do."""
+    copies = [kv_copies(kind.attention, split.tp) for kind in ask.model.layers if kind.attention.kind != "delta"]
+    most = min(copies, default=1.0)
+    if split.dcp == 1 and most > 1 and split.tp % most == 0:
+        yield replace(split, dcp=most)
 
 
 def _powers(most: int) -> list[int]:

@@ -115,8 +115,20 @@ LINEAR: dict[str, Callable[[Attention, float, ColumnLike, float], list[Operator]
 }
 
 
-def cache_read(att: Attention, tp: float) -> CacheRead:
+def kv_copies(att: Attention, tp: float) -> float:
+    """Ranks that hold the same cache: all that share the latent of MLA, or more than there are key-value heads.
+
+    >>> gqa = Attention("gqa", heads=64, kv_heads=8, head_dim=128)
+    >>> kv_copies(gqa, 4), kv_copies(gqa, 16)
+    (1.0, 2.0)
+    """
+    return tp if att.kind == "mla" else max(tp / att.kv_heads, 1.0)
+
+
+def cache_read(att: Attention, tp: float, dcp: float = 1.0) -> CacheRead:
     """Return what one token costs at attention; every head meets the whole latent of MLA (absorbed).
+
+    Positions dealt over `dcp` ranks: each holds and reads one in dcp, for the heads of all of them.
 
     >>> cache_read(Attention("gqa", heads=64, kv_heads=8, head_dim=128), 8)
     CacheRead(values=256.0, flops=4096.0, state_bytes=0.0, window=0)
@@ -125,7 +137,7 @@ def cache_read(att: Attention, tp: float) -> CacheRead:
         return CacheRead(0.0, 0.0, 2.0 * STATE_BYTES * att.heads / tp * att.head_dim**2, 0)
     width = 2.0 * att.kv_lora_rank + att.qk_rope_head_dim if att.kind == "mla" else 2.0 * att.head_dim
     flops = 2.0 * max(att.heads / tp, 1.0) * width
-    return CacheRead(float(kv_width(att, tp)), flops, 0.0, att.sliding_window)
+    return CacheRead(float(kv_width(att, tp)) / dcp, flops, 0.0, att.sliding_window)
 
 
 def prompt_flops(att: Attention, tp: float) -> float:
@@ -148,15 +160,18 @@ def mlp_linear(mlp: Mlp, h: float, t: ColumnLike, tp: float, term: str = "mlp") 
     ]
 
 
-def moe_linear(moe: Moe, h: float, t: ColumnLike, dp: float, etp: float, ep: float) -> list[Operator]:
+def moe_linear(
+    moe: Moe, h: float, t: ColumnLike, dp: float, etp: float, ep: float, busiest: float = 1.0
+) -> list[Operator]:
     """Router, top-k, the sort of rows by expert, grouped GEMMs of one rank's experts, the weighted sum.
 
-    The tokens of all attention groups choose among all experts: ``E·(1 − (1 − k/E)^(t·dp))/ep`` of a rank's are hit.
+    The tokens of all attention groups choose among all experts: ``E·(1 − (1 − k/E)^(t·dp))/ep`` of a rank's are hit. The
+    `busiest` rank has so many times the mean of the rows.
     """
     t = column(t)
     tokens = t * dp
     hit = experts_hit(moe.experts, moe.topk, tokens) / ep
-    rows = tokens * moe.topk / ep
+    rows = busiest * tokens * moe.topk / ep
     f = moe.intermediate / etp
     up = 2.0 * f if moe.gated else f
     wide = ACTIVATION_BYTES * rows
@@ -173,15 +188,15 @@ def moe_linear(moe: Moe, h: float, t: ColumnLike, dp: float, etp: float, ep: flo
     ]
 
 
-def grouped_experts(moe: Moe, h: float, t: ColumnLike, ranks: ColumnLike) -> list[Operator]:
+def grouped_experts(moe: Moe, h: float, t: ColumnLike, ranks: ColumnLike, busiest: ColumnLike = 1.0) -> list[Operator]:
     """Router, permutation and one grouped GEMM each way of a rank's experts, of which redundant copies fill up the slots.
 
-    `t` is the tokens that each of the `ranks` brings; every one gets back ``t·topk`` rows.
+    `t` is the tokens that each of the `ranks` brings; every one gets back ``t·topk`` rows, the `busiest` so many times that.
     """
     t, ranks = column(t), column(ranks)
     slots = np.ceil(moe.experts / ranks) * ranks
     hit = experts_hit(slots, moe.topk, t * ranks) / ranks
-    rows = t * moe.topk
+    rows = column(busiest) * t * moe.topk
     f = moe.intermediate
     up = 2.0 * f if moe.gated else f
     wide = ACTIVATION_BYTES * rows
@@ -202,7 +217,7 @@ def shared_expert(moe: Moe, h: float, t: ColumnLike, tp: float) -> list[Operator
 
 
 def layer_linear(
-    kind: LayerKind, h: float, t: ColumnLike, tp: float, dp: float, etp: float, ep: float
+    kind: LayerKind, h: float, t: ColumnLike, tp: float, dp: float, etp: float, ep: float, busiest: float = 1.0
 ) -> tuple[list[Operator], list[Operator]]:
     """Return the operators of a layer in their order, cache reads left out, and those that start beside them.
 
@@ -212,4 +227,4 @@ def layer_linear(
     first = [norm, *LINEAR[kind.attention.kind](kind.attention, h, t, tp), norm]
     if isinstance(kind.mlp, Mlp):
         return [*first, *mlp_linear(kind.mlp, h, t, tp)], []
-    return [*first, *moe_linear(kind.mlp, h, t, dp, etp, ep)], shared_expert(kind.mlp, h, t, tp)
+    return [*first, *moe_linear(kind.mlp, h, t, dp, etp, ep, busiest)], shared_expert(kind.mlp, h, t, tp)

@@ -11,7 +11,8 @@ and looked up between, so that a step of `parallel.serving.queueing` costs micro
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,15 +20,22 @@ from clusters.build import Cluster, path
 from clusters.tunings import collective_s
 from parallel import memory
 from parallel.exchange import exchange_s
-from parallel.models import LayerKind, Model, Moe
-from parallel.operators import ACTIVATION_BYTES, head
+from parallel.hotexperts import EVEN, HotExperts
+from parallel.models import Attention, LayerKind, Model, Moe, layer_order
+from parallel.operators import ACTIVATION_BYTES, Operator, head
 from parallel.placement import domain_size, members_of
 from parallel.roofline import Chip, forward_s
 from parallel.serving.engines import Engine
 from parallel.serving.kernels import work_s
 from parallel.serving.operators import cache_read, layer_linear, prompt_flops
-from topo.columns import Column, column
+from topo.columns import Column, ColumnLike, column
 
+ENDS = 3
+"""Kernels beside the layers: embedding, last norm, sampling."""
+BOX = 8
+"""Accelerators of one box: larger scale-up domains join boxes."""
+SUM_BYTES = 4.0
+"""Of a log-sum-exp: FP32."""
 GRID: tuple[float, ...] = (*map(float, range(1, 9)), *(float(round(2.0**e)) for e in np.arange(3.5, 15.1, 0.5)))
 """Token counts at which the linear layers are priced: every one up to 8, then two for each doubling."""
 RESERVE_BYTES = 2e9
@@ -36,38 +44,54 @@ RESERVE_BYTES = 2e9
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How one replica is split: ``tp·dp = etp·ep`` ranks."""
+    """How one replica is split: ``pp`` stages of ``tp·dp = etp·ep`` ranks; the cache over ``dcp`` of the tensor ranks."""
 
     tp: float = 1.0
     dp: float = 1.0
     etp: float = 1.0
     ep: float = 1.0
+    pp: float = 1.0
+    dcp: float = 1.0
+
+    @property
+    def stage(self) -> float:
+        """Accelerators of one pipeline stage."""
+        return self.tp * self.dp
 
     @property
     def ranks(self) -> float:
         """Accelerators of the replica."""
-        return self.tp * self.dp
+        return self.stage * self.pp
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A model on the accelerators that hold it once. `kv_bytes` is the width of a cached value."""
+    """A model on the accelerators that hold it once.
+
+    Attributes
+    ----------
+    kv_bytes : width of a cached value
+    hot : which experts get how many of the rows
+    regime : software of the all-reduce among tensor ranks, see `clusters.tunings`
+    """
 
     model: Model
     cluster: Cluster
     chip: Chip
     split: Split
     kv_bytes: float
+    hot: HotExperts = EVEN
+    regime: str = "graph"
 
 
-def reduce_s(cluster: Cluster, size_bytes: Column, ranks: float) -> Column:
+def reduce_s(cluster: Cluster, size_bytes: Column, ranks: float, own: str = "graph") -> Column:
     """Seconds of an all-reduce: the engine's own kernels while they are faster, NCCL's beyond."""
     if ranks <= 1:
         return np.zeros_like(size_bytes)
     group = _group(cluster, size_bytes, ranks)
     ways = [
         collective_s("all_reduce", size_bytes, group, path(cluster, "all_reduce", regime), regime)
-        for regime in ("graph", "nccl")
+        for regime in (own, "nccl")
     ]
     return np.minimum(*ways)
 
@@ -78,29 +102,66 @@ def _group(cluster: Cluster, like: Column, ranks: float) -> Column:
 
 
 def swap_s(replica: Replica, moe: Moe, tokens: Column) -> Column:
-    """Seconds between attention groups and experts: gather and scatter, or dispatch and combine, whichever is shorter."""
-    cluster, h, ranks = replica.cluster, replica.model.hidden, replica.split.ranks
+    """Seconds between attention groups and experts: gather and scatter, or dispatch and combine, whichever is shorter.
+
+    Inside one box engines gather and scatter unless told otherwise (vLLM, docs/serving/expert_parallel_deployment.md:
+    ``allgather_reducescatter``; TensorRT-LLM, fused_moe_cutlass.py, select_alltoall_method_type: wants NVLink across boxes).
+    """
+    cluster, h, ranks = replica.cluster, replica.model.hidden, replica.split.stage
     group = _group(cluster, tokens, ranks)
     size = ACTIVATION_BYTES * tokens * replica.split.dp * h
     plain = sum(
         (collective_s(op, size, group, path(cluster, op, "nccl"), "nccl") for op in ("all_gather", "reduce_scatter")),
         start=np.zeros_like(size),
     )
+    if ranks <= domain_size(cluster) <= BOX:
+        return column(plain)
     own = tokens / replica.split.tp
     recipe = replica.chip.recipe
     sent = [
         exchange_s(cluster, moe, h, own, group, recipe, name="auto", phase=phase) for phase in ("decode", "prefill")
     ]
-    return column(np.minimum.reduce([plain, *(way["dispatch"] + way["combine"] for way in sent)]))
+    busiest = replica.hot.busiest(moe.experts, ranks)
+    return column(np.minimum.reduce([plain, *(busiest * (way["dispatch"] + way["combine"]) for way in sent)]))
+
+
+def dealt_s(replica: Replica, att: Attention, tokens: Column) -> Column:
+    """Seconds in which ranks that deal the cache among them gather queries, and add up outputs by their log-sum-exp.
+
+    Of `tokens` of ``H = heads/tp·dcp`` heads: an all-gather of queries, one of the sums in FP32, a reduce-scatter of outputs.
+    New prompt tokens of MLA meet keys and values of their own rank, unabsorbed, and need none of it.
+    Source: vllm-project/vllm, docs/serving/context_parallel_deployment.md; cp_lse_ag_out_rs in vllm/attention/ops/common.py.
+    """
+    dcp, cluster = replica.split.dcp, replica.cluster
+    if dcp <= 1 or att.kind == "delta":
+        return np.zeros_like(tokens)
+    group, rows = _group(cluster, tokens, dcp), tokens * max(att.heads / replica.split.tp, 1.0) * dcp
+    latent = att.kind == "mla"
+    query = att.kv_lora_rank + att.qk_rope_head_dim if latent else att.head_dim
+    out = att.kv_lora_rank if latent else att.head_dim
+    sizes = (
+        ("all_gather", ACTIVATION_BYTES * rows * query),
+        ("all_gather", SUM_BYTES * rows * dcp),
+        ("reduce_scatter", ACTIVATION_BYTES * rows * out),
+    )
+    seconds = [collective_s(op, size, group, path(cluster, op, "nccl"), "nccl") for op, size in sizes]
+    return column(np.sum(seconds, axis=0))
+
+
+def linear_operators(replica: Replica, kind: LayerKind, t: ColumnLike) -> tuple[list[Operator], list[Operator]]:
+    """Return the operators of one layer of a replica for some tokens of an attention group, and those beside them."""
+    split = replica.split
+    busiest = replica.hot.busiest(kind.mlp.experts, split.ep) if isinstance(kind.mlp, Moe) else 1.0
+    return layer_linear(kind, replica.model.hidden, t, split.tp, split.dp, split.etp, split.ep, busiest)
 
 
 def _layer_s(replica: Replica, kind: LayerKind, t: Column) -> tuple[Column, Column, int]:
     """Return the seconds of one layer's linear part and reductions, of its expert exchange, and the kernels it starts."""
     split, machine = replica.split, replica.chip
-    ops, beside = layer_linear(kind, replica.model.hidden, t, split.tp, split.dp, split.etp, split.ep)
+    ops, beside = linear_operators(replica, kind, t)
     seconds = np.sum([np.broadcast_to(work_s(op, machine), t.shape) for op in [*ops, *beside]], axis=0)
     size = ACTIVATION_BYTES * t * replica.model.hidden
-    reduce = reduce_s(replica.cluster, size, split.tp)
+    reduce = reduce_s(replica.cluster, size, split.tp, replica.regime)
     if isinstance(kind.mlp, Moe) and split.dp > 1:
         return seconds + reduce, swap_s(replica, kind.mlp, t), len(ops)
     return seconds + 2.0 * reduce, np.zeros_like(t), len(ops)
@@ -117,7 +178,10 @@ class PassCost:
     kernels : kernels of a pass, and how long an empty one takes in a captured graph
     head_s : seconds of the language-model head for one sequence, and for each further one
     reads : (layers, cache read) of every kind
-    pair_s : seconds per (token, earlier position) pair of a prompt
+    pair_s : (seconds per (token, earlier position) pair of a prompt, window or 0) of every kind
+    graphs : most sequences of a captured graph; a larger pass is started kernel by kernel, as one with a prompt is
+    dealt_s : seconds in which ranks that deal the cache among them talk, at each token count of `GRID`; () where none do
+    dealt_prompts : whether prompt tokens do so too, as under grouped queries
     """
 
     linear_s: tuple[float, ...]
@@ -126,37 +190,45 @@ class PassCost:
     kernel_s: float
     head_s: tuple[float, float]
     reads: tuple[tuple[int, float, float, float, int], ...]
-    pair_s: float
+    pair_s: tuple[tuple[float, int], ...]
     hbm_Bps: float
     hbm_efficiency: float
     hbm_ramp_s: float
     engine: Engine
+    graphs: float = math.inf
+    dealt_s: tuple[float, ...] = ()
+    dealt_prompts: bool = False
 
     def linear(self, tokens: float) -> float:
         """Seconds of the linear layers for some tokens: between the points of the grid on a line, beyond in proportion."""
-        return _between(self.linear_s, tokens)
+        return interpolated(self.linear_s, tokens)
 
-    def cache(self, decoding: float, positions: float) -> float:
-        """Seconds of attention over the cache: reading it, or the arithmetic where that is longer."""
+    def cache(self, decoding: float, positions: float, each: float = 1.0) -> float:
+        """Seconds of attention over the cache: reading it once, or the arithmetic of `each` tokens where that is longer."""
         seconds = 0.0
         for count, values_bytes, flops_s, state_bytes, window in self.reads:
             seen = min(positions, decoding * window) if window else positions
             wire_s = (seen * values_bytes + decoding * state_bytes) / self.hbm_Bps
             streamed = wire_s / self.hbm_efficiency + math.sqrt(self.hbm_ramp_s * wire_s)
-            seconds += count * max(streamed, seen * flops_s)
+            seconds += count * max(streamed, each * seen * flops_s)
         return seconds
 
-    def parts(self, decoding: float, positions: float) -> dict[str, float]:
+    def parts(self, decoding: float, positions: float, each: float = 1.0) -> dict[str, float]:
         """Return the seconds of a decoding pass by name; they add up to the pass."""
-        moved = _between(self.swap_s, decoding)
-        return {
-            "linear": self.linear(decoding) - moved,
+        tokens = each * decoding
+        moved = interpolated(self.swap_s, tokens)
+        found = {
+            "linear": self.linear(tokens) - moved,
             "ep": moved,
-            "kv read": self.cache(decoding, positions),
-            "head": self.head_s[0] + self.head_s[1] * decoding,
+            "kv read": self.cache(decoding, positions, each),
+            **({"dcp": interpolated(self.dealt_s, tokens)} if self.dealt_s else {}),
+            "head": self.head_s[0] + self.head_s[1] * tokens,
             "starts": self.engine.launch * self.kernels * self.kernel_s,
             "host": self.engine.request_s * decoding,
         }
+        if tokens > self.graphs:  # the chip waits for the host
+            found["starts"] += max(self.engine.eager_s * self.kernels - sum(found.values()), 0.0)
+        return found
 
     def overlapped(self, decoding: float, positions: float, prompt: float, pairs: float) -> float:
         """Return the seconds of a pass in two halves, the exchange of one behind the computation of the other.
@@ -164,24 +236,33 @@ class PassCost:
         ``2·max(C, M)`` of the halves' computation, starts included, and exchange (DeepSeek-V3 2412.19437 §3.4).
         """
         half = self(decoding / 2.0, positions / 2.0, prompt / 2.0, pairs / 2.0)
-        moved = _between(self.swap_s, (decoding + prompt) / 2.0) * (self.engine.prefill if prompt else 1.0)
+        moved = interpolated(self.swap_s, (decoding + prompt) / 2.0) * (self.engine.prefill if prompt else 1.0)
         return 2.0 * max(half - moved, moved)
 
     def __call__(self, decoding: float, positions: float, prompt: float, pairs: float, /) -> float:
         """Return the seconds of a pass; a prompt pays the engine's prefill factor on what it adds."""
-        engine = self.engine
-        base = self.linear(decoding) if decoding else 0.0
+        return self.checking(1.0, decoding, positions, prompt, pairs)
+
+    def checking(self, each: float, decoding: float, positions: float, prompt: float, pairs: float) -> float:
+        """Return the seconds of a pass with `each` tokens of every decoding sequence, which share the reads of its cache."""
+        engine, tokens = self.engine, each * decoding
+        base = self.linear(tokens) if decoding else 0.0
         seconds = engine.launch * self.kernels * self.kernel_s + engine.request_s * decoding + base
-        seconds += self.head_s[0] + self.head_s[1] * decoding
+        seconds += self.head_s[0] + self.head_s[1] * tokens
         if decoding:
-            seconds += self.cache(decoding, positions)
+            seconds += self.cache(decoding, positions, each)
+        if self.dealt_s:
+            seconds += interpolated(self.dealt_s, tokens + prompt * self.dealt_prompts)
         if prompt:
-            seconds += engine.prefill * (self.linear(decoding + prompt) - base + pairs * self.pair_s)
+            scores = sum(pair_s * (min(pairs, prompt * window) if window else pairs) for pair_s, window in self.pair_s)
+            seconds += engine.prefill * (self.linear(tokens + prompt) - base + scores)
+        if prompt or tokens > self.graphs:
             return max(seconds, engine.eager_s * self.kernels)
         return seconds
 
 
-def _between(curve: tuple[float, ...], tokens: float) -> float:
+def interpolated(curve: tuple[float, ...], tokens: float) -> float:
+    """Seconds for some tokens from those at each point of `GRID`."""
     at = max(bisect_right(GRID, tokens), 1) - 1
     if at >= len(GRID) - 1:
         return curve[-1] * tokens / GRID[-1]
@@ -189,58 +270,139 @@ def _between(curve: tuple[float, ...], tokens: float) -> float:
     return curve[at] + (curve[at + 1] - curve[at]) * (tokens - low) / (high - low)
 
 
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One layer of a kind, at each token count of `GRID`: linear part and communication, exchange among it, its kernels."""
+
+    seconds: Column
+    swap: Column
+    kernels: int
+
+
+def curves(replica: Replica) -> tuple[Curve, ...]:
+    """Price one layer of every kind."""
+    t = np.array(GRID)
+    found = []
+    for kind in replica.model.layers:
+        seconds, moved, started = _layer_s(replica, kind, t)
+        found.append(Curve(seconds + moved, moved, started))
+    return tuple(found)
+
+
 def pass_cost(replica: Replica, engine: Engine) -> PassCost:
-    """Price a replica's passes under an engine."""
+    """Price a replica's passes under an engine, through all its layers one after the other."""
+    return layers_cost(replica, engine, curves(replica), [kind.count for kind in replica.model.layers])
+
+
+def layers_cost(
+    replica: Replica,
+    engine: Engine,
+    priced: Sequence[Curve],
+    counts: Sequence[int],
+    *,
+    ends: bool = True,
+) -> PassCost:
+    """Price passes through so many layers of each kind; with `ends` head, sampling and the host's work on a step."""
     model, machine, tp = replica.model, replica.chip, replica.split.tp
     t = np.array(GRID)
-    linear, swap, kernels = np.zeros_like(t), np.zeros_like(t), 3  # embedding, last norm, sampling
-    for kind in model.layers:
-        seconds, moved, started = _layer_s(replica, kind, t)
-        linear, swap = linear + kind.count * (seconds + moved), swap + kind.count * moved
-        kernels += kind.count * started
+    linear, swap, kernels = np.zeros_like(t), np.zeros_like(t), ENDS * ends
+    held = [(kind, count, curve) for kind, count, curve in zip(model.layers, counts, priced, strict=True) if count]
+    for _, count, curve in held:
+        linear, swap = linear + count * curve.seconds, swap + count * curve.swap
+        kernels += count * curve.kernels
+    dealt = sum((count * dealt_s(replica, kind.attention, t) for kind, count, _ in held), start=np.zeros_like(t))
     bf16, hbm = machine.kernels["bf16"], machine.accelerator.hbm_Bps
     peak = machine.attention.forward * machine.accelerator.peak_flops["bf16"]
+    read_peak = machine.attention.forward * machine.accelerator.peak_flops[_cache_format(replica)]
     one, many = (float(sum(forward_s(op, machine) for op in head(model.hidden, model.vocab, b, tp))) for b in (1, 257))
     reads = []
-    for kind in model.layers:
-        read = cache_read(kind.attention, tp)
-        reads.append((kind.count, read.values * replica.kv_bytes, read.flops / peak, read.state_bytes, read.window))
-    wide = [kind for kind in model.layers if not kind.attention.sliding_window]
+    for kind, count, _ in held:
+        read = cache_read(kind.attention, tp, replica.split.dcp)
+        reads.append((count, read.values * replica.kv_bytes, read.flops / read_peak, read.state_bytes, read.window))
     return PassCost(
         tuple(linear.tolist()),
         tuple(swap.tolist()),
         kernels,
         bf16.launch_s,
-        (one, (many - one) / 256),
+        (one, (many - one) / 256) if ends else (0.0, 0.0),
         tuple(reads),
-        sum(kind.count * prompt_flops(kind.attention, tp) for kind in wide) / peak,
+        tuple(
+            (count * prompt_flops(kind.attention, tp) / peak, kind.attention.sliding_window) for kind, count, _ in held
+        ),
         hbm,
         bf16.hbm_efficiency,
         bf16.hbm_ramp_s,
-        engine,
+        engine if ends else replace(engine, request_s=0.0),
+        dealt_s=tuple(dealt.tolist()) if replica.split.dcp > 1 else (),
+        dealt_prompts=any(kind.attention.kind == "gqa" for kind, _, _ in held),
+    )
+
+
+def _cache_format(replica: Replica) -> str:
+    """Return the format in which queries meet the cache: that of an FP8 cache on Blackwell, elsewhere it is widened.
+
+    Source: NVIDIA/TensorRT-LLM, tensorrt_llm/_torch/models/modeling_deepseekv3.py (generation in FP8); deepseek-ai/FlashMLA
+    (on Hopper BF16).
+    """
+    narrow = replica.kv_bytes == 1.0 and replica.chip.accelerator.generation == "blackwell"
+    return "fp8" if narrow else "bf16"
+
+
+def stage_counts(model: Model, pp: float) -> tuple[tuple[int, ...], ...]:
+    """Return how many layers of each kind every pipeline stage holds, from the first to the last.
+
+    What does not divide goes to the stages before the last one, which has the head (vllm-project/vllm,
+    vllm/distributed/utils.py, get_pp_indices).
+
+    >>> from parallel.io import read_model  # 3 dense layers and 58 with experts
+    >>> stage_counts(read_model("deepseek-v3"), 4)
+    ((3, 12), (0, 15), (0, 16), (0, 15))
+    """
+    order, depth = layer_order(model), int(pp)
+    least, more = divmod(len(order), depth)
+    sizes = [least + (1 < depth - stage <= more + 1) for stage in range(depth)]
+    ends = np.cumsum(sizes)
+    return tuple(
+        tuple(order[end - size : end].count(kind) for kind in range(len(model.layers)))
+        for end, size in zip(ends.tolist(), sizes, strict=True)
     )
 
 
 def weight_bytes(replica: Replica) -> float:
-    """Weight bytes of one rank."""
-    split = replica.split
-    cols = {"tp": np.array([split.tp]), "ep": np.array([split.ranks]), "pp": np.array([1.0])}
-    return float(memory.serving_weights(replica.model, cols, replica.chip.recipe)[0])
+    """Weight bytes of one rank, of the fullest pipeline stage, with copies of hot experts."""
+    split, recipe = replica.split, replica.chip.recipe
+    cols = {"tp": np.array([split.tp]), "ep": np.array([split.stage]), "pp": np.array([split.pp])}
+    return float(memory.serving_weights(replica.model, cols, recipe, replica.hot.copies or 0)[0])
+
+
+def _fullest(replica: Replica) -> list[float]:
+    """Layers of each kind on the fullest stage."""
+    return [float(count[0]) for count in memory.fullest_stage(replica.model, np.array([replica.split.pp]))]
 
 
 def position_bytes(replica: Replica) -> float:
-    """Cache bytes of one position on one rank; layers that see a window, or keep a state, hold no more as it grows."""
-    reads = [(kind.count, cache_read(kind.attention, replica.split.tp)) for kind in replica.model.layers]
+    """Cache bytes of one position on one rank; layers that see a window, or keep a state, hold no more as it grows.
+
+    A pipeline stage holds only its own layers of a position, but of the positions of all sequences in the pipeline.
+    """
+    split = replica.split
+    counts = [kind.count for kind in replica.model.layers] if split.pp <= 1 else _fullest(replica)
+    reads = [
+        (count, cache_read(kind.attention, split.tp, split.dcp))
+        for kind, count in zip(replica.model.layers, counts, strict=True)
+    ]
     return replica.kv_bytes * sum(count * read.values for count, read in reads if not read.window)
 
 
-def cache_positions(replica: Replica, share: float, *, of_rest: bool) -> float:
-    """Positions that the cache of one attention group holds.
+def cache_positions(
+    replica: Replica, share: float, *, of_rest: bool, beside: tuple[float, float] = (0.0, 0.0)
+) -> float:
+    """Positions that the cache of one attention group holds, with weights and bytes a position of a draft `beside`.
 
     vLLM and SGLang give `share` of the device to weights and cache; TensorRT-LLM gives `share` of what the weights leave
     (`of_rest`) to the cache.
     """
     device = replica.chip.accelerator.usable_bytes
-    rest = device - weight_bytes(replica) - RESERVE_BYTES
+    rest = device - weight_bytes(replica) - beside[0] - RESERVE_BYTES
     free = share * rest if of_rest else rest - (1.0 - share) * device
-    return max(free, 0.0) / max(position_bytes(replica), 1.0)
+    return max(free, 0.0) / max(position_bytes(replica) + beside[1], 1.0)

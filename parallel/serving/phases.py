@@ -5,8 +5,8 @@ experts over all G ("wide EP"). With two micro-batches the exchange of one half 
 (DeepSeek-V3 2412.19437 §3.4): a layer takes ``2·max(C, M)`` instead of ``C + M`` for the whole.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,11 +30,13 @@ from parallel.operators import (
     sequence_attention,
 )
 from parallel.placement import members_of, outermost, world
-from parallel.precision import recipe
+from parallel.precision import FORMATS, recipe
 from parallel.priced import Priced, total
 from parallel.roofline import Chip, chip
+from parallel.serving.engines import mean_prefill
 from parallel.serving.kernels import started_s
 from parallel.serving.operators import grouped_experts
+from parallel.speculation import Drafts, draft_model
 from parallel.strategy import Columns, Floor
 from parallel.training.stages import slowest_stage
 from parallel.workload import ServeWorkload
@@ -70,17 +72,20 @@ class Phase:
     attention : operators of one layer's attention for `tokens` of one attention group
     tokens_per_batch : tokens that one unit of the `batch` column stands for
     regime : software regime of the tensor-parallel all-reduce
+    over : what its kernels take over their price alone: of a prompt, the mean of the engines
     """
 
     name: str
     attention: Callable[[ServeJob, LayerKind, Column, Column], list[Operator]]
     tokens_per_batch: Callable[[ServeWorkload], float]
     regime: str
+    over: Callable[[], float] = lambda: 1.0
 
 
 def _decode_attention(job: ServeJob, kind: LayerKind, tokens: Column, tp: Column) -> list[Operator]:
-    context = job.work.mean_context
-    return decode_attention(kind.attention, job.model.hidden, tokens, context, tp, job.work.kv_bytes)
+    work = job.work  # the drafts of a sequence and its last token share the reads of its cache
+    width = work.kv_bytes / (work.drafts + 1.0)
+    return decode_attention(kind.attention, job.model.hidden, tokens, work.mean_context, tp, width)
 
 
 def _prefill_attention(job: ServeJob, kind: LayerKind, tokens: Column, tp: Column) -> list[Operator]:
@@ -91,8 +96,8 @@ def _prefill_attention(job: ServeJob, kind: LayerKind, tokens: Column, tp: Colum
 
 
 PHASES: dict[str, Phase] = {
-    "decode": Phase("decode", _decode_attention, lambda work: 1.0, regime="graph"),
-    "prefill": Phase("prefill", _prefill_attention, lambda work: work.fresh, regime="nccl"),
+    "decode": Phase("decode", _decode_attention, lambda work: work.drafts + 1.0, regime="graph"),
+    "prefill": Phase("prefill", _prefill_attention, lambda work: work.fresh, regime="nccl", over=mean_prefill),
 }
 
 
@@ -106,11 +111,13 @@ def replicas(cluster: Cluster, cols: Mapping[str, Column]) -> Column:
     return np.floor(world(cluster, cols["used"]) / (stage_ranks(cols) * cols["pp"]))
 
 
-def feed_forward(mlp: Mlp | Moe, h: int, tokens: Column, tp: Column, ranks: Column) -> list[Operator]:
+def feed_forward(
+    mlp: Mlp | Moe, work: ServeWorkload, h: int, tokens: Column, tp: Column, ranks: Column
+) -> list[Operator]:
     """Return the feed-forward half of a layer: one dense MLP, or routed experts over all ranks beside the shared ones."""
     if isinstance(mlp, Mlp):
         return dense_mlp(mlp, h, tokens, tp)
-    routed = grouped_experts(mlp, h, tokens / tp, ranks)
+    routed = grouped_experts(mlp, h, tokens / tp, ranks, work.hot.busiest_of(mlp.experts, ranks))
     if not mlp.shared_intermediate:
         return routed
     return [*routed, *dense_mlp(Mlp(mlp.shared_intermediate, mlp.gated), h, tokens, tp, term="shared expert")]
@@ -148,13 +155,13 @@ def _exchange(
 ) -> dict[str, Column]:
     """Exchange of one layer, all micro-batches, by the kernels that lengthen it least: fast, or hidden at no one's cost."""
     group = group_of(job, cols, ("tp", "ep"), stage_ranks)
-    ways = []
+    ways, busiest = [], job.work.hot.busiest_of(moe.experts, stage_ranks(cols))
     for name in candidates(job.work.exchange, phase.name):
         swap = exchange_s(
             job.cluster, moe, job.model.hidden, tokens, group, job.chip.recipe,
             name=name, phase=phase.name, rules=job.rules,
         )  # fmt: skip
-        once = (swap["dispatch"] + swap["combine"]) * job.work.imbalance
+        once = (swap["dispatch"] + swap["combine"]) * busiest
         ways.append(_beside(once, compute, EXCHANGES[name].sm_share, cols))
     added = np.stack([way["ep"] + way["contention"] for way in ways])
     best = np.argmin(added, axis=0)[None]
@@ -185,18 +192,19 @@ def layer_prices(job: ServeJob, phase: Phase, cols: Columns) -> dict[str, Column
     halves: dict[Any, list[Operator]] = {}
     for kind in kinds:
         halves.setdefault(kind.attention, attention_half(job, phase, kind, tokens, tp))
-        halves.setdefault(kind.mlp, feed_forward(kind.mlp, h, tokens, tp, stage_ranks(cols)))
-    halves["head"] = head(h, job.model.vocab, cols["batch"] * tp, tp)  # of each sequence one token, in prefill too
+        halves.setdefault(kind.mlp, feed_forward(kind.mlp, job.work, h, tokens, tp, stage_ranks(cols)))
+    read = cols["batch"] * tp * (phase.tokens_per_batch(job.work) if phase.name == "decode" else 1.0)
+    halves["head"] = head(h, job.model.vocab, read, tp)  # of a prompt, its last token
     flat = [op for half in halves.values() for op in half]
-    seconds = iter(together(flat, cols.rows, lambda op: (started_s(op, job.chip),)))
+    over = phase.over()
+    seconds = iter(together(flat, cols.rows, lambda op: (over * started_s(op, job.chip),)))
     priced = {key: [(op, next(seconds)[0]) for op in half] for key, half in halves.items()}
     reduced = 2.0 * parts * _reduce(job, phase, cols, tokens)
     out: dict[str, Column] = {}
     for index, kind in enumerate(kinds):
         layer = dict.fromkeys(COMPUTE, np.zeros(cols.rows))
         for op, once in (*priced[kind.attention], *priced[kind.mlp]):
-            busiest = job.work.imbalance if op.role == "experts" else 1.0
-            layer[op.term] = layer[op.term] + parts * busiest * once
+            layer[op.term] = layer[op.term] + parts * once
         layer["tp"] = reduced
         compute = total(layer.values()) / parts
         layer |= dict.fromkeys(("ep", "busy ep", "fastest ep", "contention"), np.zeros(cols.rows))
@@ -224,7 +232,24 @@ def pass_prices(job: ServeJob, phase: Phase, cols: Columns) -> Floor:
     s, kinds = cols.on_distinct(LAYER_AXES, partial(stack_prices, job, phase)), job.model.layers
     times = [s[f"layer {i}"] for i in range(len(kinds))]
     slow = slowest_stage(times, [kind.count for kind in kinds], cols["pp"], last=s["end"])
-    return s | {"slow": slow, "hop": _hop(job, phase, cols)}
+    return s | {"slow": slow, "hop": _hop(job, phase, cols), "drafts": _drafts(job, phase, cols)}
+
+
+def _asked(work: ServeWorkload) -> Drafts:
+    return Drafts(work.drafts, work.holds, work.drafter)
+
+
+def _drafts(job: ServeJob, phase: Phase, cols: Columns) -> Column:
+    """Seconds of a step's drafts: a pass over all that was checked, and one for each further draft."""
+    work = job.work
+    if phase.name != "decode" or not work.drafts:
+        return np.zeros(cols.rows)
+    small = draft_model(job.model, _asked(work))
+    first, later = (
+        cols.on_distinct(LAYER_AXES, partial(stack_prices, replace(job, model=small, work=made), phase))["total"]
+        for made in (work, replace(work, drafts=0, holds=()))
+    )
+    return first + (work.drafts - 1.0) * later
 
 
 def _hop(job: ServeJob, phase: Phase, cols: Columns) -> Column:
@@ -241,13 +266,18 @@ def _hop(job: ServeJob, phase: Phase, cols: Columns) -> Column:
 def _memory(job: ServeJob, phase: Phase, cols: Columns) -> dict[str, Column]:
     """Bytes per accelerator: weights, cache of all sequences in flight, activations of one pass, reserve."""
     context = job.work.mean_context if phase.name == "decode" else float(job.work.isl)
+    recipe, copies = job.chip.recipe, job.work.expert_copies or 0
+    small = draft_model(job.model, _asked(job.work)) if job.work.drafts else None
 
     def held(sub: Columns) -> dict[str, Column]:
         own = sub["tp"] * sub["pp"]  # sequences in flight, for each of the batch
-        return {
-            "weights": memory.serving_weights(job.model, sub, job.chip.recipe),
-            "cache": memory.cache_bytes(job.model, sub, own, context, job.work),
-        }
+        weights = memory.serving_weights(job.model, sub, recipe, copies)
+        cache = memory.cache_bytes(job.model, sub, own, context, job.work)
+        if small is not None:
+            ends = memory.end_parameters(small, sub["tp"], sub["pp"]) * FORMATS[recipe.head].bytes_per_value
+            weights = weights + memory.serving_weights(small, sub, recipe, copies) - ends
+            cache = cache + memory.cache_bytes(small, sub, own, context, job.work)
+        return {"weights": weights, "cache": cache}
 
     s = cols.on_distinct(("tp", "ep", "pp"), held)
     widest = max(
@@ -292,9 +322,10 @@ def price(job: ServeJob, phase_name: str, cols: Columns) -> Priced:
     terms["imbalance"] = np.where(held_up, seconds - s["total"], 0.0)
     terms["pp"] = np.where(held_up, 0.0, loop - s["total"])
     busy["imbalance"], busy["pp"] = terms["imbalance"], np.maximum(terms["pp"], pp * s["hop"])
+    seconds, (terms, busy) = _in_tokens(job, phase_name, seconds, (terms, busy), s["drafts"])
     count = replicas(job.cluster, cols)
     ranks = stage_ranks(cols)
-    in_pass = cols["batch"] * ranks * phase.tokens_per_batch(job.work)
+    in_pass = cols["batch"] * ranks * (1.0 if phase_name == "decode" else job.work.fresh)
     period = seconds / pp if phase_name == "decode" else s["slow"]
     rate = count * in_pass / period
     extra = {
@@ -308,6 +339,17 @@ def price(job: ServeJob, phase_name: str, cols: Columns) -> Priced:
     return Priced(seconds, terms, busy, _memory(job, phase, cols), extra)
 
 
+def _in_tokens(
+    job: ServeJob, phase_name: str, seconds: Column, parts: Sequence[dict[str, Column]], drafts: Column
+) -> tuple[Column, list[dict[str, Column]]]:
+    """Return the seconds of a token where a step yields several: the step's and its drafts', over the tokens."""
+    if phase_name != "decode" or not job.work.drafts:
+        return seconds, list(parts)
+    yielded = job.work.yielded
+    told = [{name: value / yielded for name, value in (*part.items(), ("drafts", drafts))} for part in parts]
+    return (seconds + drafts) / yielded, told
+
+
 def communication_limit(job: ServeJob, phase_name: str, cols: Columns) -> Priced:
     """Price a pass whose computation is free or wholly hidden: the expert exchange alone.
 
@@ -316,13 +358,11 @@ def communication_limit(job: ServeJob, phase_name: str, cols: Columns) -> Priced
     s = pass_prices(job, PHASES[phase_name], cols)
     full = price(job, phase_name, cols)
     seconds = s["fastest ep"]
-    ranks = stage_ranks(cols)
-    rate = (
-        replicas(job.cluster, cols) * cols["batch"] * ranks * PHASES[phase_name].tokens_per_batch(job.work) * cols["pp"]
-    )
+    ranks, each = stage_ranks(cols), job.work.yielded if phase_name == "decode" else job.work.fresh
+    rate = replicas(job.cluster, cols) * cols["batch"] * ranks * each * cols["pp"]
     extra = full.extra | {
         "tokens_per_s_per_gpu": rate / seconds / job.cluster.accelerators,
-        "tokens_per_s_per_user": 1.0 / seconds,
+        "tokens_per_s_per_user": (job.work.yielded if phase_name == "decode" else 1.0) / seconds,
         "ttft_s": seconds,
     }
     return Priced(seconds, {"ep": seconds}, {"ep": seconds}, full.memory, extra)

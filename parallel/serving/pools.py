@@ -13,11 +13,12 @@ import numpy as np
 
 from parallel.serving.engines import Engine
 from parallel.serving.mappings import Worker
-from parallel.serving.passes import PassCost
-from parallel.serving.queueing import SATURATED, Limits, OpenLoop, Served, simulate
+from parallel.serving.pipelines import Pipeline
+from parallel.serving.queueing import SATURATED, Limits, OpenLoop, Served, StepCost, simulate
 from parallel.serving.runs import SEED
 from parallel.serving.steady import ROUNDS
 
+ROUNDING = 1e-9
 LOAD = SATURATED
 """Share of the time that prefill workers may be busy: more would let prompts pile up."""
 
@@ -36,12 +37,15 @@ class Matched:
 
 def prompt_s(first: Worker, isl: float) -> float:
     """Seconds of a prefill worker's pass over one prompt."""
-    return first.cost(0.0, 0.0, isl, isl * isl / 2.0)
+    return (
+        first.cost.prompt_s(isl)[0] if isinstance(first.cost, Pipeline) else first.cost(0.0, 0.0, isl, isl * isl / 2.0)
+    )
 
 
 def token_s(second: Worker, batch: float, isl: float, osl: float) -> float:
-    """Seconds of a decoding worker's step with so many sequences in each group."""
-    return second.cost(batch, batch * (isl + osl / 2.0), 0.0, 0.0)
+    """Seconds of a token on a decoding worker with so many sequences in each group."""
+    context = isl + osl / second.yielded / 2.0
+    return second.cost(batch, batch * context, 0.0, 0.0) / second.yielded
 
 
 def burst_s(clients: float, groups: float, prompt: float) -> float:
@@ -76,19 +80,22 @@ def matched(
     *,
     gpus: int = 0,
     requests_per_s: float = 0.0,
+    slot: float = 0.0,
 ) -> Matched | None:
     """Balance both pools at a batch of every decoding group: on at most `gpus`, or for a rate of requests.
 
-    `seconds` are of a prompt's pass, of its cache's move, and of a decoding step. None where no worker fits.
+    `seconds` are of a prompt's pass, of its cache's move, and of a decoding step; `slot` those between two prompts, where
+    stages work on several. None where no worker fits.
     """
     prompt, moved, token = seconds
     _, osl = lengths
+    slot = slot or prompt
     one = second.split.dp * batch / (osl * token)
-    other = first.split.dp / prompt
+    other = first.split.dp / slot
     ranks = int(first.split.ranks), int(second.split.ranks)
     if requests_per_s:
-        decoding = math.ceil(requests_per_s / one)
-        counts = math.ceil(requests_per_s / (LOAD * other)), decoding
+        decoding = math.ceil(requests_per_s / one - ROUNDING)
+        counts = math.ceil(requests_per_s / (LOAD * other) - ROUNDING), decoding
     else:
         counts = workers(one, other, ranks, gpus)
     if not counts[1]:
@@ -96,8 +103,8 @@ def matched(
     rate = counts[1] * one
     groups = counts[0] * first.split.dp
     clients = rate * (prompt + moved + osl * token)
-    wait = rate / (groups / prompt) / 2.0 * prompt * max(1.0 - groups / clients, 0.0)
-    ttft = prompt + moved + burst_s(clients, groups, prompt) + wait + token + base.offset_s
+    wait = rate / (groups / slot) / 2.0 * slot * max(1.0 - groups / clients, 0.0)
+    ttft = prompt + moved + burst_s(clients, groups, slot) + wait + token + base.offset_s
     return Matched(counts, clients, rate, ttft, token, counts[0] * ranks[0] + counts[1] * ranks[1])
 
 
@@ -105,7 +112,7 @@ def matched(
 class Arrived:
     """Steps of a decoding worker: a prompt comes with its cache, so that feeding it takes no arithmetic."""
 
-    cost: PassCost
+    cost: StepCost
 
     def __call__(self, decoding: float, positions: float, _prompt: float, _pairs: float, /) -> float:
         """Return the seconds of the step; the first token of what has arrived is one of its sequences."""
@@ -119,12 +126,13 @@ def simulated(
     isl, osl = lengths
     draw = np.random.default_rng(SEED)
 
-    def group(cost: PassCost | Arrived, limits: Limits, groups: float, outputs: int) -> Served:
+    def group(cost: StepCost, limits: Limits, groups: float, outputs: int) -> Served:
         times = np.cumsum(draw.exponential(groups / found.requests_per_s, count))
         return simulate(cost, limits, OpenLoop(tuple(times.tolist())), [isl] * count, [outputs] * count)
 
     alone = Limits(first.limits.sequences, max(first.limits.tokens, float(isl)), first.limits.positions)
     whole = Limits(second.limits.sequences, math.inf, second.limits.positions)
     prefill = group(first.cost, alone, found.workers[0] * first.split.dp, 1)
-    decode = group(Arrived(second.cost), whole, found.workers[1] * second.split.dp, osl)
-    return prefill, decode
+    steps = max(round(osl / second.yielded), 1)
+    decode = group(Arrived(second.cost), whole, found.workers[1] * second.split.dp, steps)
+    return prefill, second.as_tokens(decode)

@@ -14,8 +14,9 @@ from clusters.build import Cluster, build, path
 from clusters.catalogue import Accelerator, accelerator
 from clusters.spec import parse
 from collectives.point_to_point import farthest
-from parallel.models import Model, layer_count
+from parallel.models import Model, unwindowed
 from parallel.placement import domain_size, members_of
+from parallel.serving.drafts import Drafting, drafting
 from parallel.serving.engines import (
     Engine,
     Settings,
@@ -28,14 +29,18 @@ from parallel.serving.engines import (
 )
 from parallel.serving.kernels import engine_chip
 from parallel.serving.passes import PassCost, Replica, Split, cache_positions, pass_cost, position_bytes
-from parallel.serving.queueing import ClosedLoop, Limits, Served, StepCost, simulate
+from parallel.serving.pipelines import slot_s
+from parallel.serving.queueing import ClosedLoop, Limits, Served, simulate
 from parallel.serving.steady import ROUNDS
+from parallel.speculation import drafts_of
 
 FEW_CLIENTS = 16
 """Up to so many clients every prompt of a run is simulated, beyond only `SHORT` rounds of them, the steady ones weighted."""
 SHORT = 4
-DRAFTED = 1.85
-"""Tokens of a step with one draft by multi-token prediction: 85 % of the drafts hold (DeepSeek-V3 2412.19437 §5.4.3)."""
+LATER_ROUNDS = 50
+"""Prompts of each client where the lengths are in thousands: aiconfigurator's bench_run.sh.j2 (before: genai_perf_runner.py)."""
+DRAFTED = drafts_of(1, 0.85)
+"""One draft by multi-token prediction, of which 85 % hold (DeepSeek-V3 2412.19437 §5.4.3)."""
 SEED = 2025
 ITERATIONS = 60
 PARTS = ("starts", "work", "cache", "prompts")
@@ -96,33 +101,22 @@ def _priced(
     cluster = _cluster(name, int(np.ceil(split.ranks / domain)) * domain)
     recipe = serving_recipe(model, precision, cluster.accelerator, gemm_quant)
     machine = engine_chip(cluster.accelerator, replace(recipe, attention=attention or recipe.attention), base)
-    replica = Replica(model, cluster, machine, split, kv)
+    replica = Replica(model, cluster, machine, split, kv, regime=base.regime)
     return replica, pass_cost(replica, base)
-
-
-@dataclass(frozen=True, slots=True)
-class Drafting:
-    """A step that checks one drafted token for each sequence, and drafts the next with one more layer."""
-
-    cost: PassCost
-    layers: int
-
-    def __call__(self, decoding: float, positions: float, prompt: float, pairs: float, /) -> float:
-        """Return the seconds of the step."""
-        return self.cost(2.0 * decoding, positions, prompt, pairs) * (1.0 + 1.0 / self.layers)
 
 
 def worker(run: Run, split: Split, base: Engine, settings: Settings, attention: str = "") -> tuple[Replica, PassCost]:
     """Return the replica of one worker, and what its passes cost; `attention` is the format of its weights there."""
     kv = kv_bytes(settings, run.precision)
     kernels = replace(engine(run.engine), grouped=base.grouped)  # of the engine's constants, curves hold no others
-    replica, cost = _priced(run.model, run.part.name, run.precision, run.gemm_quant, split, kv, kernels, attention)
-    return replica, replace(cost, engine=base)
+    model = unwindowed(run.model, run.isl + run.osl)
+    replica, cost = _priced(model, run.part.name, run.precision, run.gemm_quant, split, kv, kernels, attention)
+    return replica, replace(cost, engine=base, graphs=settings.graphs)
 
 
-def limits_of(replica: Replica, settings: Settings, base: Engine) -> Limits:
-    """Return what an engine admits to one attention group."""
-    positions = cache_positions(replica, settings.memory, of_rest=settings.memory_of_rest)
+def limits_of(replica: Replica, settings: Settings, base: Engine, beside: tuple[float, float] = (0.0, 0.0)) -> Limits:
+    """Return what an engine admits to one attention group; `beside` as of `cache_positions`."""
+    positions = cache_positions(replica, settings.memory, of_rest=settings.memory_of_rest, beside=beside)
     return Limits(
         settings.sequences,
         settings.tokens,
@@ -148,7 +142,7 @@ def about(tokens: float, count: int, seed: int = SEED) -> list[int]:
 
 def lengths(run: Run, count: int) -> tuple[list[int], list[int]]:
     """Return prompt and answer tokens of each request: drawn from 0.8 to 1 of the nominal where the benchmark does so."""
-    share = DRAFTED if run.drafted else 1.0
+    share = DRAFTED.yielded if run.drafted else 1.0
     if not drawn_lengths(run.isl, run.osl):
         return [int(run.isl)] * count, [max(round(run.osl / share), 1)] * count
     draw = np.random.default_rng(SEED)
@@ -157,8 +151,13 @@ def lengths(run: Run, count: int) -> tuple[list[int], list[int]]:
     return inputs.tolist(), np.maximum(np.round(outputs), 1).astype(int).tolist()
 
 
-def serve_run(run: Run, base: Engine | None = None) -> tuple[Served, int, PassCost]:
-    """Simulate one worker; return the times, how many clients an attention group has, and what its passes cost."""
+def rounds(run: Run) -> int:
+    """Return how many prompts each client of a benchmark sends; the first ones of all arrive at once."""
+    return LATER_ROUNDS if run.sized and run.isl % 1000 == 0 else ROUNDS
+
+
+def serve_run(run: Run, base: Engine | None = None) -> tuple[Served, int, PassCost | Drafting]:
+    """Simulate one worker; return the times, how many clients an attention group has, and what its steps cost."""
     base = base or engine(run.engine)
     settings = launched(
         base, run.model, run.part, run.precision, run.split.tp, run.clients, run.isl, run.osl, run.split.dp
@@ -168,32 +167,32 @@ def serve_run(run: Run, base: Engine | None = None) -> tuple[Served, int, PassCo
     replica, priced = worker(run, run.split, base, settings)
     clients = max(round(run.clients / run.split.dp), 1)
     count = clients * (ROUNDS if clients <= FEW_CLIENTS else SHORT)
-    cost: StepCost = Drafting(priced, layer_count(run.model)) if run.drafted else priced
+    cost = drafting(replica, priced, DRAFTED, run.osl) if run.drafted else priced
     served = simulate(cost, limits_of(replica, settings, base), ClosedLoop(clients), *lengths(run, count))
-    return served, clients, priced
+    return served, clients, cost
 
 
 def answer(run: Run, base: Engine | None = None) -> Answer:
-    """Return the mean times of a run, as a load generator reports them: the opening burst is one round of ten."""
+    """Return the mean times of a run, as a load generator reports them: the opening burst is one of its rounds."""
     base = base or engine(run.engine)
     if run.prefill is not None:
         return disaggregated(run, base)
     served, clients, cost = serve_run(run, base)
     opening, later = slice(0, clients), slice(clients, None)
-    weigh = 1.0 / ROUNDS
+    weigh = 1.0 / rounds(run)
 
     def mean(times: np.ndarray) -> float:
         rest = times[later] if len(times) > clients else times
         return float(weigh * np.mean(times[opening]) + (1.0 - weigh) * np.mean(rest))
 
-    tpot = mean(served.tpot_s) / (DRAFTED if run.drafted else 1.0)
+    tpot = mean(served.tpot_s) / (DRAFTED.yielded if run.drafted else 1.0)
     held = float(np.sum(served.tpot_s)) * run.osl / served.seconds
     return Answer(
         mean(served.ttft_s) + base.return_s(run.clients), tpot, served.saturated, _parts(cost, tpot, held, run)
     )
 
 
-def _parts(cost: PassCost, tpot: float, decoding: float, run: Run) -> tuple[float, ...]:
+def _parts(cost: PassCost | Drafting, tpot: float, decoding: float, run: Run) -> tuple[float, ...]:
     """Split the seconds of a token: those of a step without prompts, the prompts being what is left."""
     steps = cost.parts(decoding, decoding * (run.isl + run.osl / 2.0))
     starts, cache = steps.pop("starts"), steps.pop("kv read")
@@ -216,8 +215,9 @@ def disaggregated(run: Run, base: Engine) -> Answer:
     second, step = worker(run, run.split, base, settings)
     groups = before * first.split.dp
     alone = prompts(0.0, 0.0, isl, isl * isl / 2.0)
+    each = slot_s(prompts, settings.tokens, isl)
     moved = moved_s(second, isl)
-    most = groups / alone
+    most = groups / each
     limits = limits_of(second, settings, base)
     room = max(min(limits.sequences, limits.positions / (isl + osl)), 1.0)
     seats = after * second.split.dp
@@ -228,7 +228,7 @@ def disaggregated(run: Run, base: Engine) -> Answer:
         free = run.clients / (alone + moved + osl * tpot)
         rate = min(free, most, room * seats / (osl * tpot))
         held = 0.5 * held + 0.5 * rate * osl * tpot / seats
-    burst = max(run.clients / groups - 1.0, 0.0) / 2.0 * alone / ROUNDS
+    burst = max(run.clients / groups - 1.0, 0.0) / 2.0 * each / rounds(run)
     wait = rate / most / 2.0 * alone * max(1.0 - groups / run.clients, 0.0)
     queued = max(run.clients / rate - alone - moved - osl * tpot, 0.0)
     ttft = alone + moved + max(burst + wait, queued) + tpot

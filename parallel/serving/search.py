@@ -18,12 +18,14 @@ from clusters.build import build
 from parallel.hybrids import hybrid, hybrid_names
 from parallel.io import read_yaml
 from parallel.serving import flags, pools
+from parallel.serving.deployed import drafts_in, hot_in, sizes
 from parallel.serving.engines import engine_names
-from parallel.serving.mappings import Ask, Worker, Workers, splits
+from parallel.serving.mappings import Ask, Worker, Workers, dealt, deeper, splits
 from parallel.serving.passes import Split
+from parallel.serving.pipelines import slot_s
 from parallel.serving.queueing import ClosedLoop, simulate
 from parallel.serving.runs import SEED, about, moved_s
-from parallel.serving.steady import ROUNDS, steady
+from parallel.serving.steady import ROUNDS
 from parallel.serving.trust import Trust, trusted
 from parallel.sweeps.found import pareto
 from topo.errors import Fault, InfeasibleError, SpecError
@@ -92,7 +94,7 @@ def search(ask: Ask, progress: Progress | None = None) -> dict[str, Any]:
     every = list(splits(ask.model, ask.cluster))
     for done, split in enumerate(every, start=1):
         for trust in ask.trusts:
-            _together(ask, made, split, trust, found)
+            _wider(ask, made, split, trust, found)
         if progress is not None:
             progress(done, 2 * len(every), "together")
     for done, trust in enumerate(ask.trusts, start=1):
@@ -106,78 +108,98 @@ def search(ask: Ask, progress: Progress | None = None) -> dict[str, Any]:
 def _told(ask: Ask, split: Split, trust: Trust, width: float) -> bool:
     """Whether an engine has words for a split."""
     settings = trust.engine.defaults
-    deployment = flags.Deployment(
-        "", split, settings, width, ask.isl + ask.osl, per_host=max(ask.cluster.accelerator.rails, 1)
-    )
+    per_host, drafted = max(ask.cluster.accelerator.rails, 1), flags.drafted(ask.drafts)
+    deployment = flags.Deployment("", split, settings, width, ask.isl + ask.osl, per_host=per_host, **drafted)
     return not flags.faults(deployment, trust.engine.name)
 
 
-def _together(ask: Ask, made: Workers, split: Split, trust: Trust, found: Found) -> None:
-    """Price replicas that do both phases, with more and more clients until a limit stops them."""
+def _wider(ask: Ask, made: Workers, split: Split, trust: Trust, found: Found) -> None:
+    """Price a split; where its cache is what ends it, also over pipeline stages, and with the cache dealt among ranks."""
+    waiting = [(split, 0.0)]
+    for one, least in waiting:
+        full = _together(ask, made, one, trust, found, least)
+        if full is not None:
+            seats = full.seats(ask.isl, ask.osl)
+            waiting += [(another, seats * another.pp / one.pp) for another in deeper(ask, full)]
+            if _told(ask, replace(one, dcp=2.0), trust, ask.width(full.settings)):
+                waiting += [(another, 0.0) for another in dealt(ask, one)]
+
+
+def _together(ask: Ask, made: Workers, split: Split, trust: Trust, found: Found, least: float = 0.0) -> Worker | None:
+    """Price replicas that do both phases, with more and more clients until a limit stops them; with more than `least`.
+
+    Returns
+    -------
+    Worker, or None
+        The worker, where its cache is full while a token still comes in time.
+    """
     replicas = int(ask.cluster.accelerators // split.ranks)
-    left = len(CLIENTS)
+    tried = [clients for clients in CLIENTS[:: 1 if split.pp == 1 else 2] if clients > least]
+    left, in_time = len(tried), True
     if not _told(ask, split, trust, ask.width(trust.engine.defaults)):
         found.rejected[f"{trust.engine.name} has no words for it"] += left
-        return
-    for clients in CLIENTS:
+        return None
+    for clients in tried:
         worker = made.worker(split, trust, clients * split.dp)
-        limits = worker.limits
-        if limits.positions < ask.isl + ask.osl:
+        limits, seats = worker.limits, worker.seats(ask.isl, ask.osl)
+        if seats < 1.0:
             found.rejected["memory"] += left
-            return
-        told = steady(worker.cost, limits, clients, ask.isl, ask.osl)
+            return worker
+        told = worker.steady(clients, ask.isl, ask.osl)
         if told.saturated:
             found.rejected["saturated"] += left
-            return
+            return worker if in_time and clients > seats < limits.sequences else None
         left -= 1
         outside = trust.engine.return_s(clients * split.dp)
         ttft, tpot = trust.ttft * (told.ttft_s + outside), trust.tpot * told.tpot_s
+        in_time = not ask.tpot_s or tpot <= ask.tpot_s
         groups = split.dp * replicas
         rate = groups * clients / (ttft + (ask.osl - 1) * tpot)
         gpus = int(replicas * split.ranks)
         _keep(ask, Point(trust.engine.name, split, replicas, clients, groups * clients, ttft, tpot, rate, gpus), found)
+    return None
 
 
 def _apart(ask: Ask, made: Workers, every: Sequence[Split], trust: Trust, found: Found) -> None:
     """Price prefill workers beside decoding ones, as many of each as the cluster holds in balance."""
-    usable = [split for split in every if _told(ask, split, trust, ask.width(trust.engine.defaults))]
+    told = [split for split in every if _told(ask, split, trust, ask.width(trust.engine.defaults))]
+    usable = [each for split in told for each in _deepened(ask, made, split, trust)]
     firsts = [worker for worker in _pool(made, usable, trust) if worker.limits.positions >= ask.isl + 1]
     times = np.array([trust.ttft * pools.prompt_s(one, ask.isl) for one in firsts])
     if not firsts:
         return
-    rates = np.array([one.split.dp / seconds / one.split.ranks for one, seconds in zip(firsts, times, strict=True)])
+    slots = np.array([trust.ttft * slot_s(one.cost, one.limits.tokens, ask.isl) for one in firsts])
+    rates = np.array([one.split.dp / seconds / one.split.ranks for one, seconds in zip(firsts, slots, strict=True)])
     best = pareto(-times, rates)
     kept = best[np.unique(np.linspace(0, len(best) - 1, PREFILLS).round().astype(int))].tolist()
     moved = {split: moved_s(made.worker(split, trust, pooled=True).replica, ask.isl) for split in usable}
     for second in _pool(made, usable, trust):
-        room = min(second.limits.sequences, second.limits.positions / (ask.isl + ask.osl))
+        room = min(second.limits.sequences, second.seats(ask.isl, ask.osl))
         for batch in (clients for clients in CLIENTS if clients <= room):
             token = trust.tpot * pools.token_s(second, batch, ask.isl, ask.osl)
             for at in kept:
                 spans = float(times[at]), moved[second.split], token
                 lengths, gpus = (ask.isl, ask.osl), ask.cluster.accelerators
-                told = pools.matched(firsts[at], second, batch, lengths, spans, trust.engine, gpus=gpus)
-                if told is None:
+                slot = float(slots[at])
+                both = pools.matched(firsts[at], second, batch, lengths, spans, trust.engine, gpus=gpus, slot=slot)
+                if both is None:
                     found.rejected["too few accelerators for two pools"] += 1
                     continue
-                _keep(ask, _point(trust.engine.name, firsts[at].split, second.split, batch, told), found)
+                _keep(ask, _point(trust.engine.name, firsts[at].split, second.split, batch, both), found)
+
+
+def _deepened(ask: Ask, made: Workers, split: Split, trust: Trust) -> Iterator[Split]:
+    """Yield a split of a pool, and over twice as many stages as long as these free memory worth having."""
+    waiting = [split]
+    for one in waiting:
+        yield one
+        waiting += deeper(ask, made.worker(one, trust, pooled=True))
 
 
 def _point(engine: str, first: Split, second: Split, batch: float, told: pools.Matched) -> Point:
     before, after = told.workers
-    return Point(
-        engine,
-        second,
-        after,
-        batch,
-        told.clients,
-        told.ttft_s,
-        told.tpot_s,
-        told.requests_per_s,
-        told.gpus,
-        first,
-        before,
-    )
+    rates = told.clients, told.ttft_s, told.tpot_s, told.requests_per_s, told.gpus
+    return Point(engine, second, after, batch, *rates, first, before)
 
 
 def _pool(made: Workers, usable: Sequence[Split], trust: Trust) -> Iterator[Worker]:
@@ -221,10 +243,6 @@ def fewest(ask: Ask, point: Point) -> Point:
 
 def row(ask: Ask, point: Point, accelerators: int) -> dict[str, Any]:
     """Return a point as the answer tells it; its rate per GPU is over so many, idle ones among them."""
-
-    def sizes(one: Split) -> dict[str, int]:
-        return {"tp": int(one.tp), "attention_dp": int(one.dp), "ep": int(one.ep), "etp": int(one.etp)}
-
     told = {
         "kind": point.kind,
         "engine": point.engine,
@@ -251,25 +269,18 @@ def simulated(ask: Ask, made: Workers, point: Point) -> dict[str, Any]:
         clients = int(point.per_group)
         worker = made.worker(point.split, trust, clients * point.split.dp)
         count = min(ROUNDS * clients, SIMULATED) if clients < SIMULATED else 2 * clients
-        served = simulate(
-            worker.cost, worker.limits, ClosedLoop(clients), about(ask.isl, count), about(ask.osl, count, SEED + 1)
-        )
-        served = trust.applied(served, closed=True)
+        outputs = about(ask.osl / worker.yielded, count, SEED + 1)
+        served = simulate(worker.cost, worker.limits, ClosedLoop(clients), about(ask.isl, count), outputs)
+        served = trust.applied(worker.as_tokens(served), closed=True)
         ttft, tpot, full = served.ttft_s + base.return_s(clients * point.split.dp), served.tpot_s, served.saturated
     else:
         first, second = (made.worker(one, trust, pooled=True) for one in (point.prefill, point.split))
-        told = pools.Matched(
-            (point.prefills, point.replicas),
-            point.clients,
-            point.requests_per_s,
-            point.ttft_s,
-            point.tpot_s,
-            point.gpus,
-        )
+        counts, rates = (point.prefills, point.replicas), (point.clients, point.requests_per_s)
+        told = pools.Matched(counts, *rates, point.ttft_s, point.tpot_s, point.gpus)
         one, other = pools.simulated(first, second, told, (ask.isl, ask.osl), count)
         outside = base.offset_s + moved_s(second.replica, ask.isl)
         groups = point.prefills * first.split.dp
-        outside += pools.burst_s(point.clients, groups, trust.ttft * pools.prompt_s(first, ask.isl))
+        outside += pools.burst_s(point.clients, groups, trust.ttft * slot_s(first.cost, first.limits.tokens, ask.isl))
         ttft = trust.ttft * one.ttft_s + trust.tpot * other.ttft_s + outside
         tpot, full = trust.tpot * other.tpot_s, one.saturated or other.saturated
     means = float(np.mean(ttft)), float(np.mean(tpot))
@@ -379,6 +390,7 @@ def deploy(ask: Ask, point: Point) -> dict[str, Any]:
             role=role,
             per_host=max(ask.cluster.accelerator.rails, 1),
             batch=batch,
+            **flags.drafted(ask.drafts),
         )
         told[role or "server"] = flags.deploy(one, point.engine)
     return told
@@ -421,6 +433,8 @@ def search_file(file: str | Path, progress: Progress | None = None) -> dict[str,
         work.kv_bytes or 0.0,
         load.clients,
         load.requests_per_s,
+        drafts_in(scenario, str(file)),
+        hot_in(scenario),
     )
     found = search(ask, progress)
     asked = {"isl": ask.isl, "osl": ask.osl, "precision": precision, "ttft_s": ask.ttft_s, "tpot_s": ask.tpot_s}

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
-from clusters import measurements
 from clusters.build import Cluster, build
 from clusters.catalogue import Accelerator, accelerator
 from clusters.measurements import read_csv
@@ -41,7 +40,7 @@ DRAWN: Final = 0.9
 """Mean of lengths drawn from 0.8 to 1 of the nominal."""
 FEW: Final = 4
 """Clients of a run whose prompts stand alone."""
-LONG_S: Final = 0.2
+LONG_S: Final = 0.25
 """Pass, as priced, from which on the TTFT of a prompt alone tells it."""
 
 
@@ -103,7 +102,7 @@ def _cluster(name: str, ranks: int) -> Cluster:
 
 def measured() -> Iterator[Measured]:
     """Yield the shipped rows, in the order of the files."""
-    for case in measurements.read_json(published.SHIPPED)["cases"]:
+    for case in published.read(None):
         if case["metric"] in published.METRICS and isinstance(case["value"], int | float):
             try:
                 yield _steady(case)

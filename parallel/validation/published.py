@@ -1,8 +1,8 @@
 """Score published serving results: throughput or speed of a stated batch, prefill and decode apart.
 
 A case is a steady state: so many sequences, or prompt tokens, on every accelerator, in one or two micro-batches, under a
-split. Its rate is what one pass yields over what the pass takes (`parallel.serving.passes`). Engines without constants of
-their own are priced as SGLang, which says so.
+split. Its rate is what one pass yields over what the pass takes (`parallel.serving.passes`). Of an engine
+without constants the kernels alone are priced, and the row says so.
 """
 
 import re
@@ -18,9 +18,11 @@ from parallel.hybrids import served_model
 from parallel.io import read_yaml
 from parallel.models import Model
 from parallel.precision import FORMATS
-from parallel.serving.engines import engine
+from parallel.serving.drafts import drafting
+from parallel.serving.engines import bare, engine
 from parallel.serving.passes import PassCost, Split
 from parallel.serving.runs import Run, answer, worker
+from parallel.speculation import Drafts, drafts_yielding
 from parallel.validation import scoring
 from parallel.validation.cases import Skip
 from parallel.validation.serving_rows import run_of
@@ -37,9 +39,16 @@ SKIPS: Final = {
     "metric not modelled": "no steady state of a stated batch",
     "batch not stated": "sequences or tokens per accelerator are unknown",
     "context not stated": "the cached positions are unknown",
+    "drafts not stated": "how many of the drafted tokens hold is unknown",
     "one value wanted": "a range, or several figures in one",
 }
 """Reason -> what it means, beside those of `parallel.validation.serving_rows.SKIPS`."""
+
+TOLD: Final[Mapping[str, Mapping[str, Any]]] = {"deepseek-ai/open-infra-index": {"microbatches": 2}}
+"""Source -> what it says of the split beside its figures (its overview: both phases run in two micro-batches)."""
+
+UNKNOWN: Final = "sglang"
+"""The engine whose choice of kernels stands for those of one that nothing is known of."""
 
 Case = Mapping[str, Any]
 Rate = Callable[[PassCost, float, float, bool], float]
@@ -74,7 +83,24 @@ def read(file: str | Path | None) -> list[Case]:
     """Return the shipped cases, or those of anyone's own file (YAML or JSON)."""
     document = measurements.read_json(SHIPPED) if file is None else read_yaml(file)
     cases = document.get("cases", [])
-    return [case for case in cases if not str(case.get("model", "")).startswith("MoE layer")]
+    return [completed(case, cases) for case in cases if not str(case.get("model", "")).startswith("MoE layer")]
+
+
+def completed(case: Case, cases: list[Case]) -> Case:
+    """Return a case with what it leaves open and its source says elsewhere: formats in a row beside it, or `TOLD`.
+
+    >>> row = {"source": "blog, table 1", "model": "m", "precision": {"moe": "fp8"}}
+    >>> completed({"source": "blog, table 1 (ablation)", "model": "m", "precision": None}, [row])["precision"]
+    {'moe': 'fp8'}
+    """
+    source = str(case.get("source"))
+    parallel = {**TOLD.get(source.split(",", maxsplit=1)[0], {}), **(case.get("parallel") or {})}
+    beside = (
+        other["precision"]
+        for other in cases
+        if other.get("precision") and other["model"] == case["model"] and source.startswith(str(other.get("source")))
+    )
+    return {**case, "parallel": parallel, "precision": case.get("precision") or next(beside, None)}
 
 
 def rows_of(cases: list[Case], progress: Any = None) -> list[dict[str, Any]]:
@@ -123,12 +149,12 @@ def _row(case: Case, metric: str, measured: float | None, priced: Priced) -> dic
     return row
 
 
-def _times(case: Case, metric: str, notes: list[str]) -> float:
+def _times(case: Case, metric: str, _: list[str]) -> float:
     """Return the mean seconds of one time of a closed loop."""
     sizes, context, formats = (case.get(key) or {} for key in ("parallel", "context", "precision"))
     clients = re.search(r"\d+", str(case.get("batch")))
     line = {
-        "engine": _engine(case, notes),
+        "engine": _engine(case) or UNKNOWN,
         "system": str((case.get("hardware") or {}).get("gpu")),
         "model": _first(case),
         "precision": str(formats.get("weights") or ""),
@@ -173,10 +199,16 @@ def _rate(case: Case, _: str, notes: list[str]) -> float:
     split = Split(1.0, held.ep, 1.0, held.ep)
     if held.tp > 1:
         split = Split(held.tp, 1.0, held.tp / held.ep if held.tp % held.ep == 0 else held.tp, held.ep)
-    named = _engine(case, notes)
-    run = Run(named, held.model, held.part, held.precision, split, 1.0, held.context, 1.0)
-    base = engine(named)
-    cost = worker(run, split, base, replace(base.defaults, kv_bytes=held.kv_bytes), held.attention)[1]
+    named = _engine(case)
+    if not named:
+        notes.append(f"the engine has no constants: kernels as {UNKNOWN} chooses them, and nothing added")
+    base = engine(named) if named else bare(engine(UNKNOWN))
+    run = Run(base.name, held.model, held.part, held.precision, split, 1.0, held.context, 1.0)
+    settings = replace(base.defaults, kv_bytes=held.kv_bytes, graphs=max(held.batch, base.defaults.graphs))
+    replica, cost = worker(run, split, base, settings, held.attention)
+    if held.drafts is not None:
+        step_s = drafting(replica, cost, held.drafts, 0.0)(held.batch, held.batch * held.context, 0.0, 0.0)
+        return accelerators * held.batch * held.drafts.yielded / step_s
     return accelerators * rate(cost, held.batch, held.context, held.microbatches == 2)
 
 
@@ -192,6 +224,7 @@ class Steady:
     context : positions that a sequence sees, or tokens of a prompt
     microbatches : halves that a pass is run in; None where the case does not say
     token_s : measured seconds of one token on one accelerator
+    drafts : what multi-token prediction drafts, where it does
     """
 
     model: Model
@@ -206,6 +239,7 @@ class Steady:
     context: float
     microbatches: int | None
     token_s: float
+    drafts: Drafts | None = None
 
 
 def steady(case: Case) -> Steady:
@@ -235,8 +269,9 @@ def steady(case: Case) -> Steady:
         raise Skip("batch not stated")
     if context is None:
         raise Skip("context not stated")
-    if parallel.get("mtp"):
-        raise Skip("metric not modelled", "drafts of several tokens")
+    drafted, length = parallel.get("mtp"), parallel.get("acceptance_length")
+    if drafted and not length:
+        raise Skip("drafts not stated")
     ep = float(parallel.get("ep") or 1) if _plain(parallel.get("ep")) else 1.0
     formats = case.get("precision") or {}
     moe = str(formats.get("moe") or formats.get("gemm") or "fp8")
@@ -254,16 +289,17 @@ def steady(case: Case) -> Steady:
         context,
         parallel.get("microbatches"),
         accelerators / float(case["value"]),
+        drafts_yielding(int(drafted), float(length)) if drafted and length else None,
     )
 
 
-def _engine(case: Case, notes: list[str]) -> str:
-    source = f"{case['id']} {case.get('source')}".lower()
+def _engine(case: Case) -> str:
+    """Return the engine that a case or its source names, "" where neither does."""
+    source = f"{case['id']} {case.get('source')}".lower().split(" + ", maxsplit=1)[0]
     for key, name in (("sglang", "sglang"), ("trtllm", "trtllm"), ("tensorrt", "trtllm"), ("vllm", "vllm")):
         if key in source:
             return name
-    notes.append("the engine has no constants: those of SGLang stand in")
-    return "sglang"
+    return ""
 
 
 def _number(value: Any) -> float | None:

@@ -18,6 +18,7 @@ from parallel.serving.runs import Run, answer
 from parallel.validation import scoring
 from parallel.validation.cases import Skip
 from parallel.validation.levels import levels
+from parallel.validation.ranking import rankings
 from parallel.validation.serving_rows import SKIPS, Cells, cells, run_of
 
 SHIPPED: Final = "serving_silicon.csv"
@@ -36,9 +37,6 @@ OPTIONAL: Final = (
 )
 METRICS: Final = ("tpot", "ttft")
 NAMED: Final = ("mode", "model", "system", "engine", "engine_version", "precision", "isl", "osl", "concurrency", "note")
-MARGIN: Final = 1.1
-"""Configurations are ranked where they are measured further apart than this."""
-
 Progress = Callable[..., None]
 Row = dict[str, Any]
 
@@ -85,6 +83,7 @@ def score(file: str | Path | None = None, progress: Progress | None = None) -> d
             for each in (rows, passes)
             for kind in _kinds(each)
         },
+        "ranking": rankings(rows),
         "levels": {kind: levels([row for row in rows if row["kind"] == kind]) for kind in _kinds(rows)},
         "constants": {"fitted": engines + rates, "engines": engines, "grouped products": rates},
         "leave_one_source_out": held_out(),
@@ -106,10 +105,10 @@ def _kinds(rows: Sequence[Row]) -> list[str]:
 
 
 def _told(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the figures of one metric and kind of run, with rank correlation and pairs ranked right."""
+    """Return the figures of one metric and kind of run, with rank correlation."""
     scored = scoring.predicted_rows(rows)
     figures, _ = scoring.summary(rows)
-    return {**figures, "spearman": _spearman(scored), "ranked_right": _ranked_right(scored)}
+    return {**figures, "spearman": _spearman(scored)}
 
 
 def _spearman(rows: Sequence[Mapping[str, Any]]) -> float | None:
@@ -120,23 +119,6 @@ def _spearman(rows: Sequence[Mapping[str, Any]]) -> float | None:
         np.argsort(np.argsort([row[key] for row in rows])).astype(np.float64) for key in ("predicted", "measured")
     )
     return float(np.corrcoef(one, other)[0, 1])
-
-
-def _ranked_right(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """Share of the pairs of splits for one question, measured `MARGIN` apart, that are predicted in that order."""
-    asked: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        key = ("model", "system", "engine", "precision", "isl", "osl", "concurrency", "metric")
-        asked.setdefault(tuple(row.get(name) for name in key), []).append(row)
-    right = pairs = 0
-    for found in asked.values():
-        for i, one in enumerate(found):
-            for other in found[:i]:
-                ratio = one["measured"] / other["measured"]
-                if one.get("split") != other.get("split") and max(ratio, 1 / ratio) > MARGIN:
-                    pairs += 1
-                    right += (one["predicted"] > other["predicted"]) == (ratio > 1)
-    return right / pairs if pairs else None
 
 
 def _rows(table: Table, progress: Progress | None) -> list[Row]:

@@ -1,7 +1,7 @@
 """Score peak throughputs: the most output tokens per second of a system, whatever the load (TensorRT-LLM's overview).
 
-The peak is sought over the sequences that decode at once, up to what the memory and the engine admit and what is asked. B
-sequences take B prompts, as many to a pass as its token budget holds, and ``osl − 1`` steps:
+As many sequences decode at once as memory and engine admit. B of them take B prompts, as many to a pass as its token budget
+holds, and ``osl − 1`` steps:
 
     rate = B / (B·prompt + (osl − 1)·step(B)),    tokens/s = osl·rate
 
@@ -9,6 +9,7 @@ The overview runs models with experts under attention-DP, with experts over all 
 DEP (docs/source/developer-guide/perf-overview.md, "Running the Benchmark").
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from parallel.hybrids import served_model
 from parallel.models import Moe
 from parallel.serving.engines import engine
 from parallel.serving.passes import Split
+from parallel.serving.pipelines import pipeline, slot_s
 from parallel.serving.queueing import StepCost
 from parallel.serving.runs import Run, limits_of, worker
 from parallel.validation import scoring
@@ -30,10 +32,15 @@ from topo.errors import SpecError
 SHIPPED: Final = "serving_trtllm_max_throughput.csv"
 TEXTS: Final = ("model", "gpu", "parallel", "precision", "units")
 NUMBERS: Final = ("isl", "osl", "value")
-BATCHES: Final = tuple(2**e for e in range(13))
 ASKED: Final = {(1024, 1024): 3000, (8192, 1024): 1500, (1024, 8192): 1500, (32768, 1024): 1000, (1024, 32768): 1000}
 """Lengths -> requests of a run (same page, "Preparing a Dataset"); 1000 tokens count as 1024."""
-PARTS: Final = {"h100": "h100-sxm", "h200": "h200-sxm", "b200": "b200-sxm", "a100": "a100-sxm-80"}
+PARTS: Final = {
+    "h100": "h100-sxm",
+    "h200": "h200-sxm",
+    "b200": "b200-sxm",
+    "a100": "a100-sxm-80",
+    "rtx": "rtx-pro-6000-server",
+}
 Row = dict[str, Any]
 
 
@@ -44,19 +51,24 @@ def read(file: str | Path | None) -> list[Cells]:
     return list(cells(table))
 
 
-def peak_rate(step_s: StepCost, room: float, tokens: float, isl: float, osl: float) -> float:
-    """Most requests per second of a replica over the sequences that decode at once; `tokens` is the budget of a pass.
+def peak_rate(step_s: StepCost, prompt_s: float, room: float, isl: float, osl: float, asked: float = math.inf) -> float:
+    """Most requests per second of a replica with room for so many, `prompt_s` being what a prompt takes.
 
-    >>> round(peak_rate(lambda b, n, p, q: 0.001 * (p > 0) + 0.01 * (b > 0), 4, 10, 10, 101), 3)  # 4 in 4 ms + 1 s
-    3.984
+    All that are asked come at once and are of one length, so they run in waves of the room, the last one of what is left.
+
+    >>> def step_s(decoding, *rest): return 0.01
+    >>> [round(peak_rate(step_s, 0.001, 4, 10, 101, n), 3) for n in (math.inf, 4, 6)]  # 4 in 4 ms + 1 s, 2 in 2 ms + 1 s
+    [3.984, 3.984, 2.991]
     """
-    together = max(tokens // isl, 1.0)
-    prompt = step_s(0.0, 0.0, together * isl, together * isl * isl / 2.0) / together
-    best = 0.0
-    for batch in (*(b for b in BATCHES if b < room), room):
-        decode = (osl - 1.0) * step_s(batch, batch * (isl + osl / 2.0), 0.0, 0.0)
-        best = max(best, batch / (batch * prompt + decode))
-    return best
+
+    def wave_s(batch: float) -> float:
+        return batch * prompt_s + (osl - 1.0) * step_s(batch, batch * (isl + osl / 2.0), 0.0, 0.0)
+
+    if asked == math.inf or asked <= room:
+        batch = min(asked, room)
+        return batch / wave_s(batch)
+    full, left = divmod(asked, room)
+    return asked / (full * wave_s(room) + (wave_s(left) if left >= 1.0 else 0.0))
 
 
 def rows_of(lines: list[Cells], progress: Any = None) -> list[Row]:
@@ -107,23 +119,22 @@ def tokens_per_s(line: Cells) -> float:
         raise Skip("model not known", line["model"]) from None
     sizes = {key.lower(): float(value) for key, value in re.findall(r"([A-Za-z]+)\s*=?\s*(\d+)", line["parallel"])}
     tp, pp = sizes.get("tp", 1.0), sizes.get("pp", 1.0)
-    if pp > 1:
-        raise Skip("split not of one replica", f"pp {pp:.0f}")
     routed = any(isinstance(kind.mlp, Moe) for kind in model.layers)
     ranks = max(tp, sizes.get("dep", 1.0))
-    split = Split(1.0, ranks, 1.0, ranks) if routed else Split(tp)
+    split = Split(1.0, ranks, 1.0, ranks, pp) if routed else Split(tp, pp=pp)
     base = engine("trtllm")
     precision = {"nvfp4": "fp4", "mxfp4": "fp4"}.get(line["precision"], line["precision"])
     isl, osl = float(line["isl"]), float(line["osl"])
     run = Run("trtllm", model, chip, precision, split, 1.0, isl, osl)
-    replica, cost = worker(run, split, base, base.defaults)
+    replica, whole = worker(run, split, base, base.defaults)
     limits = limits_of(replica, base.defaults, base)
-    asked = ASKED.get((_rounded(isl), _rounded(osl)), float("inf")) / split.dp
-    room = min(limits.sequences, limits.positions / (isl + osl), asked)
+    cost = pipeline(replica, base, limits.tokens, graphs=base.defaults.graphs) if pp > 1 else whole
+    asked = ASKED.get((_rounded(isl), _rounded(osl)), math.inf) / split.dp
+    room = min(limits.sequences, limits.positions / (isl + osl))
     if room < 1:
         raise Skip("split not of one replica", "the weights leave no room for a sequence")
-    tokens = osl * peak_rate(cost, room, limits.tokens, isl, osl) * split.dp
-    return tokens / ranks if "gpu" in line["units"].lower() else tokens
+    tokens = osl * peak_rate(cost, slot_s(cost, limits.tokens, isl), room, isl, osl, asked) * split.dp
+    return tokens / split.ranks if "gpu" in line["units"].lower() else tokens
 
 
 def _rounded(tokens: float) -> int:

@@ -23,6 +23,7 @@ def explain(
 ) -> None:
     """Explain a result: where its time and memory go, which link stops it, and what would help, re-priced."""
     from parallel.explain.account import explain as account
+    from parallel.explain.answered import explain_answer, read_answer
     from parallel.explain.read import read_point
     from parallel.explain.served import explain_served, read_served
 
@@ -30,6 +31,8 @@ def explain(
     with door.progress("pricing it again, and what could be changed"):
         if served := read_served(result):
             document = {"result": result, **explain_served(served), "rows": []}
+        elif answer := read_answer(result):
+            document = {"result": result, **explain_answer(answer), "rows": []}
         else:
             point, rows = read_point(result, row)
             document = {"result": result, **account(point), "rows": rows}

@@ -345,3 +345,32 @@ def test_a_training_split_tells_its_placement_and_the_memory_of_every_stage(writ
 
 def test_the_communication_limit_does_not_ask_for_memory(written):
     assert serve(written(SERVE, strategy__batch=4096), limit="communication")["step_time_s"] > 0
+
+
+# --- what a training split may add ---------------------------------------------------------------------------------
+
+
+def test_a_split_may_copy_shards_recompute_some_layers_and_place_all(written):
+    plain = train(written(TRAIN))
+    copied = train(written(TRAIN, strategy__replicate=2))
+    assert copied["strategy"]["replicate"] == 2
+    assert copied["memory_bytes"]["optimizer"] == pytest.approx(2.0 * plain["memory_bytes"]["optimizer"])
+    some, full = (
+        train(written(TRAIN, strategy__recompute="full", strategy__recompute_layers=n))["terms"]["recompute"]
+        for n in (2, None)
+    )
+    assert some == pytest.approx(full / 4.0)
+    laid = train(written(TRAIN, strategy__layout="Et*9|t*9|t*9|t*5L"))
+    assert laid["placement"] == "4 stages: embedding + 9, 2 × 9, 5 + head"
+    for document in (copied, laid):
+        sound(document)
+
+
+def test_what_a_split_adds_wrongly_is_told(written):
+    found = faults_of(train, written(TRAIN, strategy__replicate=3, strategy__recompute_layers=2))
+    assert "strategy.replicate, zero, tp, cp, dp, ep, etp" in found
+    assert "strategy.recompute_layers, recompute" in found
+    assert (
+        "has 33 layers, not 32"
+        in faults_of(train, written(TRAIN, strategy__layout="Et*9|t*9|t*9|t*6L"))["strategy.layout"]
+    )

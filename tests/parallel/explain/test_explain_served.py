@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from parallel.explain.answered import explain_answer, read_answer
 from parallel.explain.served import EQUATIONS, Asked, explain_served, read_served
 from parallel.scenario import serve
 from topo.errors import SpecError
@@ -30,7 +31,28 @@ strategy: {tp: 1, ep: 8}
 """
 
 
-@pytest.fixture(scope="module", params=[DENSE, ROUTED], ids=["clients", "requests at a rate"])
+STAGED = """
+model: deepseek-v3
+cluster: hgx-h200
+accelerators: 16
+engine: vllm
+load: {clients: 24, requests: 48}
+workload: {isl: 512, osl: 64, precision: fp8, zipf: 0.5}
+strategy: {tp: 8, ep: 8, pp: 2, dcp: 4}
+"""
+DRAFTED = """
+model: deepseek-v3
+cluster: hgx-h200
+engine: sglang
+load: {clients: 8, requests: 32}
+workload: {isl: 512, osl: 64, precision: fp8}
+drafts: {tokens: 2, acceptance: 0.8}
+strategy: {tp: 8, ep: 8}
+"""
+NAMED = {"clients": DENSE, "requests at a rate": ROUTED, "stages": STAGED, "drafts": DRAFTED}
+
+
+@pytest.fixture(scope="module", params=[*NAMED.values()], ids=[*NAMED])
 def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Told:
     path = tmp_path_factory.mktemp("served") / "scenario.yaml"
     path.write_text(request.param, encoding="utf-8")
@@ -69,7 +91,31 @@ def test_linear_layers_are_listed_operator_by_operator(told: Told) -> None:
 def test_every_term_of_an_engine_has_an_equation() -> None:
     asked = read_served(SCENARIOS / "llama-70b-vllm.yaml")
     assert asked is not None
-    assert set(asked.answer["terms"]) == set(EQUATIONS)
+    assert set(asked.answer["terms"]) == set(EQUATIONS) - {"dcp", "hops", "uneven stages", "drafts"}
+
+
+def test_a_document_is_explained_by_its_own_terms(told: Told, tmp_path: Path) -> None:
+    path, _, whole = told
+    file = tmp_path / "answer.json"
+    file.write_text(json.dumps(serve(path)), encoding="utf-8")
+    answer = read_answer(file)
+    assert answer is not None
+    document = explain_answer(answer)
+    assert set(document) >= set(whole) - {"gain_of"}
+    for name in ("name", "seconds", "share", "equation", "source"):
+        assert [term[name] for term in document["terms"]] == [term[name] for term in whole["terms"]]
+    assert document["memory"] == whole["memory"]
+    assert document["said"][0] == whole["said"][0]
+    assert "give the scenario" in document["said"][-1]
+    older = {key: value for key, value in answer.items() if key not in ("accelerator", "memory_capacity_bytes")}
+    assert explain_answer(older)["terms"] == document["terms"]
+
+
+def test_other_files_are_no_answer_of_an_engine(tmp_path: Path) -> None:
+    file = tmp_path / "step.json"
+    file.write_text(json.dumps({"engine": "none", "terms": {}}), encoding="utf-8")
+    assert read_answer(file) is None
+    assert read_answer(SCENARIOS / "llama-70b-vllm.yaml") is None
 
 
 def test_the_largest_term_is_the_bottleneck_and_is_said_in_words(told: Told) -> None:

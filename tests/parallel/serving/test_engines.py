@@ -11,6 +11,8 @@ from parallel.serving.engines import (
     CONSTANTS,
     DATA,
     Settings,
+    bare,
+    benchmarked,
     engine,
     engine_names,
     held_out,
@@ -89,3 +91,19 @@ def test_a_set_cache_width_wins_over_the_checkpoints() -> None:
 
 def test_held_out_figures_say_what_they_are() -> None:
     assert "refitted without" in held_out()["note"]
+
+
+def test_a_benchmark_says_whether_its_release_ran_on_graphs() -> None:
+    trt = engine("trtllm")
+    told = [
+        benchmarked(trt, trt.defaults, version, 8, 4000, 1000).graphs for version in ("1.3.0rc1", "1.3.0rc5", "1.0.0")
+    ]
+    assert told == [1, trt.defaults.graphs, trt.defaults.graphs]
+    assert benchmarked(trt, trt.defaults, "1.3.0rc1", 8, 1024, 1024) == trt.defaults  # of another benchmark
+
+
+def test_nothing_is_added_to_the_kernels_of_an_unknown_engine() -> None:
+    alone = bare(engine("sglang"))
+    assert (alone.launch, alone.prefill) == (1.0, 1.0)
+    assert alone.request_s == alone.offset_s == alone.stream_s == alone.eager_s == 0.0
+    assert alone.grouped == engine("sglang").grouped

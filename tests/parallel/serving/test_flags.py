@@ -74,6 +74,33 @@ def test_drafts_are_told_only_where_asked_for(engine: str) -> None:
     assert "speculative" not in without
 
 
+def test_stages_and_ranks_that_deal_the_cache_are_told() -> None:
+    one = server(Split(8, 1, 8, 1, pp=2, dcp=2))
+    assert told("vllm", one)["--pipeline-parallel-size"] == told("vllm", one)["--decode-context-parallel-size"] == "2"
+    staged = server(Split(8, 1, 8, 1, pp=2))
+    assert told("sglang", staged)["--pp-size"] == told("trtllm", staged)["--pp_size"] == "2"
+    assert staged.ranks == 16
+    assert not {"--pp-size", "--pp_size"} & set(told("sglang", server())) | set(told("trtllm", server())) & {
+        "--pp_size"
+    }
+    for engine in ("sglang", "trtllm"):
+        assert [fault.field for fault in faults(one, engine)] == ["strategy.dcp"]
+
+
+def test_what_drafts_is_told_with_a_place_for_its_repository() -> None:
+    one = server(drafts=3, drafter="eagle")
+    assert '"method":"eagle","model":"$DRAFT","num_speculative_tokens":3' in launch(one, "vllm").text
+    assert told("sglang", one)["--speculative-draft-model-path"] == "$DRAFT"
+    assert launch(one, "trtllm").options["speculative_config"] == {
+        "decoding_type": "Eagle",
+        "max_draft_len": 3,
+        "speculative_model_dir": "$DRAFT",
+    }
+    assert '"method":"mtp","num_speculative_tokens":3' in launch(server(drafts=3), "vllm").text
+    assert "DRAFT" not in launch(server(drafts=3), "sglang").text
+    assert [fault.field for fault in faults(server(drafts=3, drafter="model"), "vllm")] == ["drafts.method"]
+
+
 def test_a_replica_of_several_hosts_says_which_host_it_is() -> None:
     one = server(Split(1, 32, 1, 32), per_host=8)
     assert told("sglang", one)["--nnodes"] == "4"

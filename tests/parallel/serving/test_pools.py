@@ -10,8 +10,10 @@ from parallel.hybrids import served_model
 from parallel.serving.engines import engine
 from parallel.serving.mappings import Worker
 from parallel.serving.passes import Split
+from parallel.serving.pipelines import slot_s
 from parallel.serving.pools import LOAD, Matched, matched, prompt_s, simulated, token_s, workers
 from parallel.serving.runs import Run, disaggregated, limits_of, moved_s, worker
+from parallel.serving.steps import steps_of
 
 ISL, OSL = 2048, 512
 MODEL, PART = served_model("llama-3.1-70b"), accelerator("h200-sxm")
@@ -82,3 +84,18 @@ def test_for_a_rate_there_are_as_few_workers_as_serve_it() -> None:
     seconds = prompt_s(first, ISL), moved_s(second.replica, ISL), found.tpot_s
     few = matched(first, second, 16, (ISL, OSL), seconds, engine("vllm"), requests_per_s=found.requests_per_s)
     assert few == found
+
+
+def test_stages_of_a_prefill_worker_take_prompts_one_behind_the_other() -> None:
+    base, run = engine("vllm"), Run("vllm", MODEL, PART, "fp8", Split(2, pp=4), 1, ISL, OSL)
+    made = {}
+    for split in (Split(2), Split(2, pp=4)):
+        replica, cost = worker(run, split, base, base.defaults)
+        steps = steps_of(replica, cost, limits_of(replica, base.defaults, base), base.defaults, (ISL, OSL))
+        made[split] = Worker(replica, steps.cost, steps.limits, base.defaults)
+    one, four = made.values()
+    assert prompt_s(four, ISL) == pytest.approx(prompt_s(one, ISL), rel=0.02)  # every layer, one after the other
+    assert slot_s(four.cost, ISL, ISL) == pytest.approx(prompt_s(four, ISL) / 4, rel=0.1)
+    assert slot_s(one.cost, ISL, ISL) == prompt_s(one, ISL)
+    long = 8 * base.defaults.tokens  # eight chunks on four stages: eleven slots
+    assert prompt_s(four, long) / (slot_s(four.cost, base.defaults.tokens, long) / 8) == pytest.approx(11, rel=0.1)

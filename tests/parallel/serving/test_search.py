@@ -112,3 +112,39 @@ def test_experts_are_not_split_further_than_they_go() -> None:
     found = list(splits(read_model("gpt-oss-120b"), build(load("gb200-nvl72"))))
     assert max(one.ep for one in found) <= 128
     assert all(2880 % one.etp == 0 for one in found)
+
+
+def test_stages_are_found_where_no_single_stage_holds_the_model(ask: Ask) -> None:
+    told = ask(
+        model="llama-3.1-405b", cluster={"accelerator": "a100-sxm-40", "accelerators": 32}, engine="sglang",
+        workload={"isl": 2000, "osl": 500, "precision": "bf16"},
+    )  # fmt: skip
+    assert {row["strategy"].get("pp", 1) for row in told["front"]} == {2}
+    best = told["best"]["aggregated"]
+    assert best["gpus_used"] == 32
+    assert best["simulated"]["tpot_s"] == pytest.approx(best["tpot_s"], rel=0.25)
+    assert "--pp-size 2" in told["deploy"]["server"]["text"]
+
+
+def test_the_cache_is_dealt_where_it_is_what_ends_the_climb(ask: Ask) -> None:
+    changes: dict[str, Any] = {"model": "llama-3.1-405b", "cluster": "hgx-h100", "accelerators": 16}
+    work = {"isl": 8000, "osl": 500, "precision": "bf16", "tpot_s": 0.2}
+    found = [ask(**changes, engine=engine, workload=work)["front"] for engine in ("vllm", "sglang")]
+    dealt = [[row["strategy"].get("dcp", 1) for row in front] for front in found]
+    assert max(dealt[0]) == 2
+    assert max(dealt[1]) == 1
+
+
+def test_room_enough_brings_no_stages_and_no_dealt_cache(ask: Ask) -> None:
+    told = ask()
+    assert all("pp" not in row["strategy"] and "dcp" not in row["strategy"] for row in told["front"])
+
+
+def test_drafts_are_searched_with_where_they_are_given(ask: Ask) -> None:
+    deep = {"model": "deepseek-v3", "engine": "sglang"}
+    plain, drafted = ask(**deep), ask(**deep, drafts={"tokens": 2, "acceptance": 0.8})
+    best = [told["best"]["aggregated"]["tokens_per_s_per_gpu"] for told in (plain, drafted)]
+    assert best[1] > best[0]
+    assert "--speculative-num-steps 2" in drafted["deploy"]["server"]["text"]
+    simulated = drafted["best"]["aggregated"]
+    assert simulated["simulated"]["tpot_s"] == pytest.approx(simulated["tpot_s"], rel=0.15)

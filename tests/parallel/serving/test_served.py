@@ -79,7 +79,7 @@ def test_every_fault_of_load_and_split_is_told(ask: Ask) -> None:
         ask(load={"clients": 4, "requests_per_s": 1}, phase="decode")
     assert {fault.field for fault in error.value.faults} == {"load", "phase"}
     with pytest.raises(SpecError) as error:
-        ask(strategy={"tp": 3, "pp": 2, "ep": 4})
+        ask(strategy={"tp": 3, "pp": 200, "ep": 4})
     assert {fault.field for fault in error.value.faults} == {"strategy.tp", "strategy.pp", "strategy.ep"}
 
 
@@ -96,3 +96,77 @@ def test_a_model_that_leaves_no_room_is_infeasible(ask: Ask) -> None:
 def test_a_replica_larger_than_the_cluster_is_refused(ask: Ask) -> None:
     with pytest.raises(SpecError, match="fewer than"):
         ask(model="deepseek-r1", strategy={"tp": 16})
+
+
+DEEP: dict[str, Any] = {"model": "deepseek-v3", "strategy": {"tp": 8, "ep": 8}}
+
+
+def test_one_stage_and_one_rank_that_deals_change_nothing(ask: Ask) -> None:
+    assert ask(strategy={"tp": 4, "pp": 1, "dcp": 1}) == ask()
+
+
+def test_stages_hold_what_no_single_stage_does(ask: Ask) -> None:
+    changes: dict[str, Any] = {"model": "llama-3.1-405b", "cluster": "hgx-h100", "accelerators": 16}
+    asked = {"workload": {"isl": 2000, "osl": 500, "precision": "bf16"}}
+    with pytest.raises(InfeasibleError, match="leave room"):
+        ask(**changes, **asked, strategy={"tp": 8})
+    told = ask(**changes, **asked, strategy={"tp": 8, "pp": 2})
+    assert (told["strategy"]["pp"], told["gpus_used"], told["pipeline"]["layers"]) == (2, 16, [63, 63])
+    assert sum(told["terms"].values()) == pytest.approx(told["tpot_s"])
+    assert told["terms"]["hops"] > 0
+    held = told["pipeline"]
+    assert held["weight_bytes"]["these"] == told["memory_bytes"]["weights"] < 0.55 * held["weight_bytes"]["one_stage"]
+    assert 2 * held["position_bytes"]["these"] == pytest.approx(held["position_bytes"]["one_stage"])
+    assert "--pipeline-parallel-size 2" in told["deploy"]["vllm"]["text"]
+    assert any("pp" in note for note in told["warnings"])
+
+
+def test_a_dealt_cache_holds_a_longer_context(ask: Ask) -> None:
+    plain, dealt = ask(**DEEP), ask(**{**DEEP, "strategy": {"tp": 8, "ep": 8, "dcp": 8}})
+    assert dealt["longest_context"] == pytest.approx(8 * plain["longest_context"], rel=1e-6)
+    assert dealt["terms"]["kv read"] < plain["terms"]["kv read"]
+    assert dealt["terms"]["dcp"] > 0
+    assert dealt["memory_bytes"]["weights"] == plain["memory_bytes"]["weights"]
+
+
+def test_drafts_that_hold_are_worth_their_passes(ask: Ask) -> None:
+    plain = ask(**DEEP)
+    told = ask(**DEEP, drafts={"tokens": 3, "acceptance": 0.8})
+    assert told["drafts"]["tokens_per_step"] == pytest.approx(2.952)
+    assert 1.3 < plain["tpot_s"] / told["tpot_s"] < 2.952
+    assert sum(told["terms"].values()) == pytest.approx(told["tpot_s"])
+    assert told["memory_bytes"]["draft"] > 0
+    assert told["longest_context"] < plain["longest_context"]
+    assert told["tokens_per_s_per_gpu"] > 1.2 * plain["tokens_per_s_per_gpu"]
+
+
+def test_a_closed_loop_with_drafts_obeys_littles_law(ask: Ask) -> None:
+    told = ask(**DEEP, drafts={"tokens": 2, "acceptance": [0.8, 0.5]}, load={"clients": 32})
+    cycle = told["ttft_s"] + 499 * told["tpot_s"]
+    assert told["requests_per_s"] == pytest.approx(32 / cycle, rel=0.1)
+
+
+def test_hot_experts_lengthen_and_copies_shorten(ask: Ask) -> None:
+    wide = {**DEEP, "strategy": {"tp": 1, "ep": 8}, "load": {"clients": 256}}
+    work = {"isl": 2000, "osl": 500, "precision": "fp8"}
+    even, hot, copied = (
+        ask(**wide, workload={**work, **more}) for more in ({}, {"zipf": 0.8}, {"zipf": 0.8, "expert_copies": 32})
+    )
+    assert even["tpot_s"] < copied["tpot_s"] < hot["tpot_s"]
+    assert copied["memory_bytes"]["weights"] > even["memory_bytes"]["weights"]
+    assert "even" in even["experts"]["rows"]
+    measured = ask(**wide, workload={**work, "imbalance": 1.0})
+    assert measured["tpot_s"] == even["tpot_s"]
+
+
+def test_every_fault_of_stages_drafts_and_experts_is_told(ask: Ask) -> None:
+    with pytest.raises(SpecError) as error:
+        ask(
+            strategy={"tp": 4, "pp": 2, "dcp": 2},
+            drafts={"tokens": 1, "acceptance": 0.8},
+            workload={"isl": 2000, "osl": 500, "zipf": 0.5},
+        )
+    found = {fault.field for fault in error.value.faults}
+    assert found == {"strategy.pp", "strategy.dcp", "drafts.method", "workload.zipf"}
+    with pytest.raises(SpecError, match=r"drafts.acceptance"):
+        ask(**DEEP, drafts={"tokens": 2, "acceptance": [0.5, 0.9]})

@@ -284,3 +284,42 @@ def test_the_communication_limit_is_the_exchange_alone(phase, bind, valid):
     assert np.all(limit.seconds <= full.busy["ep"] * (1 + 1e-12))
     assert np.all(limit.seconds <= full.seconds * (1 + 1e-12))
     assert np.all(limit.extra["tokens_per_s_per_gpu"] >= full.extra["tokens_per_s_per_gpu"] * (1 - 1e-12))
+
+
+def steps_of(bound: Bound, **work) -> tuple:
+    cols = Columns.of(used=72, tp=1, ep=72, pp=1, microbatches=1, batch=[4.0, 64.0])
+    return price(job_of(bound, **work), "decode", cols), cols
+
+
+def test_drafts_yield_their_tokens_for_one_check_and_their_passes(bind):
+    bound = bind("decode", "deepseek-v3", "gb200-nvl72", 72, None)
+    plain, _ = steps_of(bound)
+    none, _ = steps_of(bound, drafts=2, holds=(0.0, 0.0))
+    sure, _ = steps_of(bound, drafts=2, holds=(1.0, 1.0))
+    assert np.all(none.seconds > plain.seconds)
+    assert none.seconds == pytest.approx(3 * sure.seconds)
+    assert np.sum(list(sure.terms.values()), axis=0) == pytest.approx(sure.seconds)
+    assert np.all(sure.extra["tokens_per_s_per_gpu"] == pytest.approx(3 * none.extra["tokens_per_s_per_gpu"]))
+    assert np.all(sure.memory["weights"] > plain.memory["weights"])
+    assert sure.terms["drafts"][0] < 0.1 * sure.seconds[0]
+
+
+def test_reads_of_a_cache_are_shared_by_all_tokens_that_are_checked(bind):
+    bound = bind("decode", "llama-3.1-70b", "hgx-h100", 8, None)
+    cols = Columns.of(used=8, tp=8, ep=1, pp=1, microbatches=1, batch=[4.0])
+    plain = price(job_of(bound, isl=60000), "decode", cols)
+    checked = price(job_of(bound, isl=60000, drafts=3, holds=(0.0, 0.0, 0.0), drafter="eagle"), "decode", cols)
+    assert checked.terms["kv read"][0] == pytest.approx(plain.terms["kv read"][0], rel=0.01)
+
+
+def test_hot_experts_lengthen_the_busiest_rank_and_copies_ease_it(bind):
+    bound = bind("decode", "deepseek-v3", "gb200-nvl72", 72, None)
+    even, hot, eased, measured = (
+        steps_of(bound, **work)[0]
+        for work in ({}, {"zipf": 0.6}, {"zipf": 0.6, "expert_copies": 32}, {"imbalance": 1.5})
+    )
+    for name in ("experts", "ep"):
+        assert np.all(even.terms[name] <= eased.terms[name])
+        assert np.all(eased.terms[name] < hot.terms[name])
+    assert measured.terms["ep"] == pytest.approx(1.5 * even.terms["ep"])
+    assert np.all(eased.memory["weights"] >= even.memory["weights"])  # 72 ranks have slots to spare

@@ -11,6 +11,7 @@ from clusters.build import build
 from clusters.catalogue import accelerator
 from clusters.spec import parse
 from parallel.hybrids import served_model
+from parallel.models import Moe
 from parallel.operators import Operator
 from parallel.roofline import chip, forward_s
 from parallel.serving.engines import engine, serving_recipe
@@ -24,6 +25,7 @@ from parallel.serving.passes import (
     pass_cost,
     position_bytes,
     reduce_s,
+    swap_s,
     weight_bytes,
 )
 
@@ -122,3 +124,32 @@ def test_a_model_too_large_leaves_no_position() -> None:
 def test_costs_are_plain_numbers() -> None:
     assert isinstance(COST, PassCost)
     assert isinstance(COST(1, 1, 0, 0), float)
+
+
+def test_a_pass_beyond_the_captured_graphs_waits_for_the_host() -> None:
+    bounded = replace(COST, graphs=8)
+    assert bounded(8, 8000, 0, 0) == COST(8, 8000, 0, 0)
+    assert bounded(9, 9000, 0, 0) == pytest.approx(VLLM.eager_s * COST.kernels)
+    assert sum(bounded.parts(9, 9000).values()) == pytest.approx(bounded(9, 9000, 0, 0))
+
+
+def test_a_prompt_under_a_window_meets_no_more_than_the_window() -> None:
+    long = 65536.0
+    windowed = replace(COST, pair_s=tuple((pair_s, 128) for pair_s, _ in COST.pair_s))
+    scores = [cost(0, 0, long, long * long / 2) - cost(0, 0, long, 0) for cost in (windowed, COST)]
+    assert scores[0] / scores[1] == pytest.approx(128 / (long / 2))
+
+
+@pytest.mark.parametrize(("part", "ranks", "gathers"), [("h200-sxm", 8, True), ("gb200", 32, False)])
+def test_engines_gather_and_scatter_inside_one_box(part: str, ranks: int, gathers: bool) -> None:
+    one = replica("deepseek-v3", part, "fp8", Split(1, ranks, 1, ranks))
+    moe = next(kind.mlp for kind in one.model.layers if isinstance(kind.mlp, Moe))
+    wire_s = 2 * (ranks - 1) * 256 * 7168 * 2.0 / accelerator(part).scale_up_Bps  # all rows in, all partial sums out
+    assert (swap_s(one, moe, np.array([256.0]))[0] > wire_s) == gathers
+
+
+def test_an_fp8_cache_doubles_the_arithmetic_of_reads_on_blackwell_alone() -> None:
+    for part, ratio in (("b200-sxm", 2.0), ("h200-sxm", 1.0)):
+        one = replica("deepseek-v3", part, "fp8")
+        wide, narrow = (pass_cost(replace(one, kv_bytes=width), VLLM).reads[0][2] for width in (2.0, 1.0))
+        assert wide / narrow == pytest.approx(ratio)

@@ -1,19 +1,23 @@
 """The set `serving`: rows to runs, skips from inputs, figures, anyone's own file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clusters.measurements import read_csv
 from parallel.serving.passes import Split
-from parallel.serving.runs import answer
+from parallel.serving.runs import answer, rounds
 from parallel.validation.cases import Skip
 from parallel.validation.levels import factors, levels
+from parallel.validation.published import completed
 from parallel.validation.published import rows_of as published
-from parallel.validation.serving_rows import SKIPS, cells, run_of
+from parallel.validation.serving_rows import ASIDE, SKIPS, cells, run_of
 from parallel.validation.sets import validate
-from parallel.validation.throughput import peak_rate
+from parallel.validation.throughput import peak_rate, tokens_per_s
 from topo.errors import SpecError
 
 ROW = {
@@ -160,10 +164,57 @@ def test_a_published_decode_rate_is_batch_over_step() -> None:
     assert limit["skipped_because"] == "formula"
 
 
-def test_the_peak_is_no_less_than_any_batch_gives() -> None:
-    def step_s(b: float, n: float, p: float, q: float) -> float:
-        return 0.01 + 1e-4 * b + 1e-5 * p + 0.0 * (n + q)
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 64), st.integers(1, 8), st.integers(0, 63))
+def test_requests_beyond_the_room_run_in_waves(room: int, waves: int, more: int) -> None:
+    def step_s(b: float, *_: float) -> float:
+        return 0.01 + 1e-4 * b
 
-    best = peak_rate(step_s, 100, 1000, 100, 100)
-    for batch in (1, 7, 64, 100):
-        assert best >= 0.999 * batch / (batch * step_s(0, 0, 1000, 0) / 10 + 99 * step_s(batch, 0, 0, 0))
+    steady = peak_rate(step_s, 0.001, room, 100, 100)
+    assert peak_rate(step_s, 0.001, room, 100, 100, waves * room) == pytest.approx(steady)
+    assert peak_rate(step_s, 0.001, room, 100, 100, waves * room + more % room) <= steady * (1 + 1e-9)
+
+
+def test_stages_overlap_on_the_prompts_of_a_peak() -> None:
+    line = {"model": "Llama-3.3-70B", "gpu": "H200", "precision": "fp8", "isl": "2048", "osl": "128", "units": "total"}
+    one, two = (tokens_per_s({**line, "parallel": f"TP1PP{pp}"}) for pp in (1, 2))
+    assert 1.6 < two / one < 2.5  # twice the accelerators, and room for more sequences
+
+
+def test_drafting_is_read_off_the_sheet_that_a_row_comes_from() -> None:
+    row = {**ROW, "model": "deepseek-ai/DeepSeek-R1", "moe_tp": "4", "moe_ep": "1"}
+    ids = ("dsr1_h200_trtllm_fp8_agg", "2026_03_25_deepseek_r1_h200_sxm_trtllm", "2026_04_06_llama_3_1_70b")
+    assert [run_of({**row, "id": name}).drafted for name in ids] == [False, True, False]
+
+
+def test_a_row_that_measures_something_else_is_set_aside() -> None:
+    with pytest.raises(Skip, match="row set aside"):
+        run_of({**ROW, "id": ASIDE[0]})
+    assert len(set(ASIDE)) == len(ASIDE) == 7
+
+
+def test_later_benchmarks_send_more_prompts() -> None:
+    earlier, later = (run_of({**ROW, "isl": isl, "osl": "100"}) for isl in ("2048", "2000"))
+    assert (rounds(earlier), rounds(later), rounds(replace(later, sized=False))) == (10, 50, 10)
+    # one of fifty rounds is the burst in which all clients wait for each other, not one of ten
+    assert answer(later).ttft_s < answer(earlier).ttft_s
+
+
+def test_a_case_takes_what_its_source_says_elsewhere() -> None:
+    stated = {"source": "blog", "model": "m", "precision": {"moe": "fp8"}, "parallel": {"ep": 8}}
+    open_ = {**stated, "source": "blog (ablation)", "precision": None}
+    other = {**open_, "source": "paper"}
+    assert completed(open_, [stated, open_])["precision"] == {"moe": "fp8"}
+    assert completed(other, [stated, other])["precision"] is None
+    assert completed({**stated, "source": "deepseek-ai/open-infra-index, day 6"}, [])["parallel"] == {
+        "ep": 8,
+        "microbatches": 2,
+    }
+
+
+def test_ranking_counts_the_pairs_that_differ_in_their_split() -> None:
+    shipped = validate("serving")["ranking"]
+    assert shipped["tpot"]["pairs"] > 1500
+    assert shipped["tpot"]["right"] > 0.94
+    assert shipped["throughput per accelerator"]["right"] > 0.96
+    assert shipped["tpot"]["right_of_one_release"] > shipped["tpot"]["right"]

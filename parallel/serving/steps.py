@@ -1,0 +1,108 @@
+"""What a step of a deployment costs: a pass of the model, a cycle of pipeline stages, or a pass that checks drafts.
+
+All three are a `parallel.serving.queueing.StepCost`, so that the simulation and its closed form do not know which it is.
+Here stands what they need beside it: limits as the step counts them, and what a first token waits for after its step.
+"""
+
+from dataclasses import dataclass, replace
+
+from parallel.models import Model, layer_count
+from parallel.serving.drafts import Drafting, drafting, in_steps
+from parallel.serving.engines import Settings
+from parallel.serving.operators import kv_copies
+from parallel.serving.passes import PassCost, Replica, Split
+from parallel.serving.pipelines import Pipeline, piped, pipeline
+from parallel.serving.queueing import Limits, Served
+from parallel.speculation import Drafts
+from topo.errors import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps of one attention group.
+
+    Attributes
+    ----------
+    cost : what a step costs
+    limits : what the engine admits, counted in steps
+    yielded : tokens that a sequence gets of a step
+    lag_s : seconds that a first token comes after the step that its prompt was through with
+    positions : cache positions that the memory holds for an attention group
+    """
+
+    cost: PassCost | Pipeline | Drafting
+    limits: Limits
+    positions: float
+    yielded: float = 1.0
+    lag_s: float = 0.0
+
+    def outputs(self, osl: float) -> float:
+        """Return how many steps an answer takes."""
+        return osl / self.yielded
+
+    def as_tokens(self, served: Served) -> Served:
+        """Return the times of requests whose answers were counted in steps."""
+        return as_tokens(served, self.yielded, self.lag_s)
+
+
+def as_tokens(served: Served, yielded: float, lag_s: float) -> Served:
+    """Return the times of requests whose answers were counted in steps, each first token so much later."""
+    if yielded == 1.0 and not lag_s:
+        return served
+    first, whole = served.ttft_s + lag_s, served.e2e_s + lag_s
+    return replace(served, ttft_s=first, e2e_s=whole, tpot_s=served.tpot_s / yielded)
+
+
+def steps_of(
+    replica: Replica,
+    cost: PassCost,
+    limits: Limits,
+    settings: Settings,
+    lengths: tuple[float, float],
+    drafts: Drafts | None = None,
+    pipe: Pipeline | None = None,
+) -> Steps:
+    """Return the steps of a replica whose passes cost so much, for requests of so many input and output tokens.
+
+    `pipe` is its pipeline, where that is known.
+    """
+    isl, osl = lengths
+    if replica.split.pp > 1:
+        pipe = pipe or pipeline(replica, cost.engine, settings.tokens, graphs=settings.graphs)
+        return Steps(pipe, piped(limits, replica.split.pp), limits.positions, lag_s=pipe.lag_s(isl))
+    if drafts is not None:
+        checked = drafting(replica, cost, drafts, osl)
+        return Steps(checked, in_steps(limits, drafts, isl, osl), limits.positions, drafts.yielded)
+    return Steps(cost, limits, limits.positions)
+
+
+def split_faults(model: Model, split: Split, drafts: Drafts | None = None) -> list[Fault]:
+    """Return what is wrong with stages, a dealt cache and drafts, all of it.
+
+    >>> from parallel.io import read_model
+    >>> [fault.field for fault in split_faults(read_model("llama-3.1-70b"), Split(tp=8, pp=100, dcp=2))]
+    ['strategy.pp', 'strategy.dcp']
+    """
+    faults, layers = [], layer_count(model)
+    if split.pp > layers:
+        faults.append(Fault("strategy.pp", int(split.pp), f"exceeds {layers} layers", f"write {layers} or less"))
+    if split.dcp > 1:
+        most = int(min(kv_copies(kind.attention, split.tp) for kind in model.layers if kind.attention.kind != "delta"))
+        if split.tp % split.dcp or split.dcp > most:
+            problem = f"deals the cache to ranks that hold copies of it: {most} of {split.tp:.0f}"
+            faults.append(Fault("strategy.dcp", int(split.dcp), problem, f"write a divisor of tp up to {most}"))
+    if drafts is not None:
+        if split.pp > 1:
+            problem = "is not priced beside drafts: vLLM does not start so (vllm-project/vllm issue 52069)"
+            faults.append(Fault("strategy.pp", int(split.pp), problem, "leave out one of them"))
+        if drafts.method == "mtp" and not model.mtp_layers:
+            problem = f"is a part of checkpoints, and {model.name} has none"
+            faults.append(Fault("drafts.method", "mtp", problem, "write eagle or model"))
+    return faults
+
+
+def stage_summary(replica: Replica, steps: Steps, decoding: float, positions: float) -> dict[str, object]:
+    """Return what an answer says of pipeline stages; nothing where there is one."""
+    if not isinstance(steps.cost, Pipeline):
+        return {}
+    return {"pipeline": steps.cost.told(replica, decoding, positions)}
