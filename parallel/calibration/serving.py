@@ -18,13 +18,14 @@ import numpy as np
 
 from clusters.measurements import read_csv
 from parallel.io import read_yaml
-from parallel.serving.engines import CONSTANTS, DATA, Engine, engine, engine_names
+from parallel.serving.engines import CONSTANTS, DATA, Engine, engine, engine_names, own_rates
 from parallel.serving.runs import Run, answer
 from parallel.validation.cases import Skip
 from parallel.validation.serving_rows import cells, run_of
 
 HEAD: Final = """\
-# Written by python -m parallel.calibration.serving; `defaults` are kept by hand, from each engine's documentation.
+# Written by python -m parallel.calibration.serving; `defaults`, `regime` and an engine's own `grouped` are kept by hand,
+# from its documentation.
 """
 START: Final = {
     "launch": 1.75,
@@ -73,10 +74,14 @@ def fitted(rows: Sequence[Row], names: Sequence[str], most: int = 450) -> dict[s
 
     def engines(x: np.ndarray) -> dict[str, Engine]:
         found = np.exp(x).tolist()
-        rates = tuple((fmt, where, rate) for (fmt, where), rate in zip(cells, found[count * len(names) :], strict=True))
+        rates: dict[str, dict[str, float]] = {fmt: {} for fmt in RATES}
+        for (fmt, where), rate in zip(cells, found[count * len(names) :], strict=True):
+            rates[fmt][where] = rate
         return {
             name: replace(
-                engine(name), **dict(zip(CONSTANTS, found[count * i : count * (i + 1)], strict=True)), grouped=rates
+                engine(name),
+                **dict(zip(CONSTANTS, found[count * i : count * (i + 1)], strict=True)),
+                grouped=own_rates(name, rates),
             )
             for i, name in enumerate(names)
         }
@@ -219,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         entry["constants"] = {key: float(f"{getattr(engines[name], key):.4g}") for key in CONSTANTS}
         entry["bands"] = _bands(ratios, "aggregated")
         entry |= _short({"residuals": figures(1.0 / ratios)})
-    held["grouped"] = {fmt: {} for fmt, *_ in engines[names[0]].grouped}
+    held["grouped"] = {fmt: {} for fmt in RATES}
     for fmt, where, rate in engines[names[0]].grouped:
         held["grouped"][fmt][where] = float(f"{rate:.4g}")
     joined = _bands(1.0 / errors(apart, engines), "disaggregated")  # too few of each engine for bands of its own

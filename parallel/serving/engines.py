@@ -68,7 +68,7 @@ class Engine:
     bands : (metric and mode, low, high) of the 90 % bands of measured/predicted
     regime : software of its all-reduces, see `clusters.tunings`
     grouped : (format, generation, rate): arithmetic of the kernels that multiply many experts' weights at once over that of a
-        single product; the same for all engines
+        single product; the same for all engines but where one has kernels of its own
     """
 
     name: str
@@ -135,11 +135,25 @@ def engine(name: str) -> Engine:
     if key not in entries:
         raise SpecError([Fault("engine", name, "no constants stand for it", f"choose one of {', '.join(entries)}")])
     entry, rates = entries[key], _file("engines.yaml").get("grouped", {})
-    grouped = tuple((fmt, where, float(rate)) for fmt, by in rates.items() for where, rate in by.items())
+    grouped = own_rates(key, {fmt: dict(by) for fmt, by in rates.items()})
     bands = tuple((metric, float(low), float(high)) for metric, (low, high) in entry.get("bands", {}).items())
     constants = {key: float(entry["constants"][key]) for key in CONSTANTS}
     regime = entry.get("regime", "graph")
     return Engine(key, **constants, defaults=Settings(**entry["defaults"]), bands=bands, grouped=grouped, regime=regime)
+
+
+def own_rates(name: str, shared: Mapping[str, Mapping[str, float]]) -> tuple[tuple[str, str, float], ...]:
+    """Return the rates of grouped products of an engine: those that all share, and of kernels that it alone has, its own.
+
+    >>> own_rates("sglang", {"fp8-block": {"hopper": 0.6, "blackwell": 0.2}})
+    (('fp8-block', 'hopper', 0.6), ('fp8-block', 'blackwell', 1.0))
+    """
+    own = _file("engines.yaml")["engines"][name].get("grouped", {})
+    return tuple(
+        (fmt, where, float(own.get(fmt, {}).get(where, rate)))
+        for fmt, by in shared.items()
+        for where, rate in by.items()
+    )
 
 
 @cache

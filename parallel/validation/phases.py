@@ -12,6 +12,7 @@ Three kinds of rows are such passes; none has been fitted to.
 A row is measured over predicted seconds of the same tokens.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -120,6 +121,8 @@ def measured() -> Iterator[Measured]:
 def _steady(case: Mapping[str, Any]) -> Measured:
     """Return the row of a published steady state; Skip where it states none, or splits experts otherwise."""
     held = published.steady(case)
+    if held.batch == math.inf:
+        raise Skip("batch not stated")
     if has_experts(held.model) and 1 < held.tp != held.ep:
         raise Skip("split not of one replica", "experts split by etp")
     formats = serving_recipe(held.model, held.precision, held.part)

@@ -5,6 +5,7 @@ split. Its rate is what one pass yields over what the pass takes (`parallel.serv
 without constants the kernels alone are priced, and the row says so.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from parallel.precision import FORMATS
 from parallel.serving.drafts import drafting
 from parallel.serving.engines import bare, engine
 from parallel.serving.passes import PassCost, Split
-from parallel.serving.runs import Run, answer, worker
+from parallel.serving.runs import Run, answer, limits_of, worker
 from parallel.speculation import Drafts, drafts_yielding
 from parallel.validation import scoring
 from parallel.validation.cases import Skip
@@ -46,6 +47,9 @@ SKIPS: Final = {
 
 TOLD: Final[Mapping[str, Mapping[str, Any]]] = {"deepseek-ai/open-infra-index": {"microbatches": 2}}
 """Source -> what it says of the split beside its figures (its overview: both phases run in two micro-batches)."""
+
+SATURATED: Final = ("LMSYS blog 2025-06-16", "LMSYS blog 2025-09-25")
+"""Sources that kept their decoding nodes saturated (by a "slow-down API"): as many sequences as the cache holds."""
 
 UNKNOWN: Final = "sglang"
 """The engine whose choice of kernels stands for those of one that nothing is known of."""
@@ -206,6 +210,11 @@ def _rate(case: Case, _: str, notes: list[str]) -> float:
     run = Run(base.name, held.model, held.part, held.precision, split, 1.0, held.context, 1.0)
     settings = replace(base.defaults, kv_bytes=held.kv_bytes, graphs=max(held.batch, base.defaults.graphs))
     replica, cost = worker(run, split, base, settings, held.attention)
+    if held.batch == math.inf:
+        held = replace(held, batch=math.floor(limits_of(replica, settings, base).positions / held.context))
+        notes.append(
+            f"{held.batch:,.0f} sequences on every accelerator: what the cache holds, as the source kept it full"
+        )
     if held.drafts is not None:
         step_s = drafting(replica, cost, held.drafts, 0.0)(held.batch, held.batch * held.context, 0.0, 0.0)
         return accelerators * held.batch * held.drafts.yielded / step_s
@@ -220,7 +229,8 @@ class Steady:
     ----------
     phase : `prefill` or `decode`
     precision, attention : format of the experts, and of the attention's weights where it is named
-    batch : sequences, or prompt tokens, on every accelerator (under tensor parallelism: of the group)
+    batch : sequences, or prompt tokens, on every accelerator (under tensor parallelism: of the group); infinite where as many
+        as fit
     context : positions that a sequence sees, or tokens of a prompt
     microbatches : halves that a pass is run in; None where the case does not say
     token_s : measured seconds of one token on one accelerator
@@ -265,6 +275,8 @@ def steady(case: Case) -> Steady:
     except SpecError:
         raise Skip("model not known", str(case["model"])) from None
     batch, context = _number(case.get("batch")), _context(case)
+    if batch is None and rate is _decode and str(case.get("source")).startswith(SATURATED):
+        batch = math.inf
     if batch is None:
         raise Skip("batch not stated")
     if context is None:

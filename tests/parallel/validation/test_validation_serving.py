@@ -218,3 +218,28 @@ def test_ranking_counts_the_pairs_that_differ_in_their_split() -> None:
     assert shipped["tpot"]["right"] > 0.94
     assert shipped["throughput per accelerator"]["right"] > 0.96
     assert shipped["tpot"]["right_of_one_release"] > shipped["tpot"]["right"]
+
+
+def test_nodes_that_were_kept_full_hold_what_their_cache_does() -> None:
+    case = {
+        "id": "sglang-x", "kind": "measured", "source": "LMSYS blog 2025-09-25 GB200 part 2", "model": "DeepSeek-V3/R1",
+        "hardware": {"gpu": "GB200 NVL72"}, "parallel": {"ep": 48}, "batch": None, "context": {"prompt": 2000},
+        "precision": {"moe": "fp8", "attention": "bf16"}, "metric": "decode_throughput_per_gpu", "value": 9087,
+    }  # fmt: skip
+    full, elsewhere = published([case, {**case, "source": "LMSYS blog"}])
+    assert "what the cache holds" in full["notes"][0]
+    assert full["predicted"] == pytest.approx(9087, rel=0.2)
+    assert elsewhere["skipped_because"] == "batch not stated"
+
+
+def test_drafts_of_several_tokens_are_priced_where_their_acceptance_is_told() -> None:
+    case = {
+        "id": "x", "kind": "measured", "source": "TensorRT-LLM", "model": "DeepSeek-R1", "hardware": {"gpu": "B200"},
+        "parallel": {"tp": 8, "mtp": 3, "acceptance_length": 2.82}, "batch": 1, "context": {"isl": 1024, "osl": 2048},
+        "precision": {"moe": "nvfp4"}, "metric": "output_speed_per_user", "value": 253,
+    }  # fmt: skip
+    drafted, plain, open_ = published(
+        [case, {**case, "parallel": {"tp": 8}}, {**case, "parallel": {"tp": 8, "mtp": 3}}]
+    )
+    assert 1.8 < drafted["predicted"] / plain["predicted"] < 2.82
+    assert open_["skipped_because"] == "drafts not stated"
