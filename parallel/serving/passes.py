@@ -105,7 +105,8 @@ def swap_s(replica: Replica, moe: Moe, tokens: Column) -> Column:
     """Seconds between attention groups and experts: gather and scatter, or dispatch and combine, whichever is shorter.
 
     Inside one box engines gather and scatter unless told otherwise (vLLM, docs/serving/expert_parallel_deployment.md:
-    ``allgather_reducescatter``; TensorRT-LLM, fused_moe_cutlass.py, select_alltoall_method_type: wants NVLink across boxes).
+    ``allgather_reducescatter``; TensorRT-LLM, fused_moe_cutlass.py, select_alltoall_method_type: wants NVLink across boxes);
+    so they do where an expert is split, since every part of it needs every row.
     """
     cluster, h, ranks = replica.cluster, replica.model.hidden, replica.split.stage
     group = _group(cluster, tokens, ranks)
@@ -114,7 +115,7 @@ def swap_s(replica: Replica, moe: Moe, tokens: Column) -> Column:
         (collective_s(op, size, group, path(cluster, op, "nccl"), "nccl") for op in ("all_gather", "reduce_scatter")),
         start=np.zeros_like(size),
     )
-    if ranks <= domain_size(cluster) <= BOX:
+    if replica.split.etp > 1 or ranks <= domain_size(cluster) <= BOX:
         return column(plain)
     own = tokens / replica.split.tp
     recipe = replica.chip.recipe

@@ -12,7 +12,7 @@ from clusters.measurements import Table
 from parallel.hybrids import served_model
 from parallel.models import Moe
 from parallel.serving.engines import ALIASES, engine_names
-from parallel.serving.passes import Split
+from parallel.serving.passes import BOX, Split
 from parallel.serving.runs import Run
 from parallel.validation.cases import Skip
 from parallel.validation.link_rows import part
@@ -140,6 +140,8 @@ def _split(row: Cells, side: str, *, routed: bool) -> Split:
         tp = 1.0  # attention-DP over the ranks that tp counts
     if not routed or not etp or not ep:
         return Split(tp, dp, 1.0, 1.0)
+    if dp > BOX and ep == 1 and row["engine"] == "sglang":
+        etp, ep = 1.0, etp  # DeepEP, which decodes across boxes, sets the expert group to all ranks (server_args.py)
     if etp * ep != tp * dp:
         raise Skip("split not of one replica", f"{etp:.0f}·{ep:.0f} expert ranks on {tp * dp:.0f}")
     return Split(tp, dp, etp, ep)
