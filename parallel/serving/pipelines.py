@@ -130,8 +130,8 @@ class Pipeline:
 def slot_s(cost: StepCost, budget: float, isl: float) -> float:
     """Seconds between two prompts where many wait: as many to a pass as its token budget holds; stages work on several.
 
-    >>> slot_s(lambda decoding, positions, prompt, pairs: 1e-3 + 1e-6 * prompt, 8192, 1000)  # eight share a millisecond
-    0.001125
+    >>> f"{slot_s(lambda decoding, positions, prompt, pairs: 1e-3 + 1e-6 * prompt, 8192, 1000):.6f}"  # eight share 1 ms
+    '0.001125'
     """
     together = max(budget // isl, 1.0)
     fed = (0.0, 0.0, together * isl, together * isl * isl / 2.0)
