@@ -221,6 +221,9 @@ def _drafted(file: "ServeFile", model: Model, strategy: "ServeStrategyFile", pat
     if strategy.dcp > 1:
         problem = "is of an engine, and none is named"
         faults.append(Fault("strategy.dcp", strategy.dcp, problem, "write engine: vllm, or leave it out", str(path)))
+    if file.settings.given:
+        told = ", ".join(file.settings.given)
+        faults.append(Fault("settings", told, "are of an engine, and none is named", "write engine: vllm", str(path)))
     if file.drafts and strategy.pp > 1:
         problem = "is not priced beside drafts: vLLM does not start so (vllm-project/vllm issue 52069)"
         faults.append(Fault("strategy.pp", strategy.pp, problem, "leave out one of them", str(path)))

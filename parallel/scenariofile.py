@@ -208,6 +208,21 @@ class LoadFile(Section):
     requests: PositiveInt | None = Field(None, description="requests of the run; default: 10 for each client, or 500")
 
 
+class SettingsFile(Section):
+    """What an operator sets of an engine; what is left out is as a published launch script that fits, or the engine, has it."""
+
+    tokens: PositiveInt | None = Field(None, description="token budget of a step, of each attention group")
+    sequences: PositiveInt | None = Field(None, description="most sequences at once, of each attention group")
+    memory: float | None = Field(None, gt=0, le=1, description="for weights and cache; trtllm: of the rest, for the cache")
+    mixed: bool | None = Field(None, description="whether prompts are fed beside decoding sequences")
+    graphs: int | None = Field(None, ge=0, description="most sequences of a captured CUDA graph; 0: no graphs")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is set."""
+        return self.model_dump(exclude_none=True)
+
+
 class SpreadFile(Section):
     """Lengths or times that vary, as a lognormal."""
 
@@ -274,6 +289,7 @@ class ServeFile(Section):
     engine: Literal["none", "vllm", "sglang", "trtllm"] = "none"
     calibration: str | None = Field(None, description="what podscale calibrate serving wrote of your own load test")
     load: LoadFile = LoadFile()
+    settings: SettingsFile = SettingsFile()
     phase: Literal["prefill", "decode"] = "decode"
     model: str
     cluster: str | dict[str, Any]

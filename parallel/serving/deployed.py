@@ -107,6 +107,7 @@ def deployed(file: "ServeFile", spec: ClusterSpec, model: Model, path: str) -> D
     part, each = cluster.accelerator, (file.load.clients or 0.0) / count
     named = CHECKPOINTS.get(precision, precision)
     settings = launched(base, model, part, named, split.tp, each, isl, osl, split.dp)
+    settings = replace(settings, **file.settings.given)
     recipe = serving_recipe(model, named, part)
     width = file.workload.kv_bytes or kv_bytes(settings, named)
     replica = Replica(model, cluster, engine_chip(part, recipe, base), split, width, hot, base.regime)

@@ -6,7 +6,7 @@ that they were read in. What an engine cannot be told is a fault of the deployme
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from math import ceil
 from typing import Any, Final
@@ -178,7 +178,8 @@ def values(deployment: Deployment, name: str) -> dict[str, Value]:
         "memory": kept.memory,
         "poll": kept.poll_steps if kept.poll_steps > 1 else None,
         "wait": kept.wait_steps or None, "wait_share": kept.wait_share or None,
-        "captured": ceil(min(deployment.batch, kept.sequences)) or None,
+        "captured": ceil(min(deployment.batch, kept.sequences, kept.graphs)) or None,
+        "eager": kept.graphs == 0 or None,
         "drafts": deployment.drafts or None,
         "drafter": words["drafter"].get(deployment.drafter) if deployment.drafts else None,
         "own_drafts": deployment.drafts if own else None, "other_drafts": None if own else deployment.drafts or None,
@@ -214,14 +215,16 @@ def launches(
     lengths: tuple[int, int],
     kv: float | None,
     drafts: Drafts | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return how each engine is launched for a split under a load, with what it is usually set to; faults where it cannot.
 
-    `kv` is the width of a cached value, None for what the engine and the checkpoint bring.
+    `kv` is the width of a cached value, None for what the engine and the checkpoint bring; `given` is set otherwise.
     """
     told = {}
     for name in engine_names():
         settings = launched(engine(name), model, part, precision, split.tp, clients, *lengths, split.dp)
+        settings = replace(settings, **(given or {}))
         width = kv or kv_bytes(settings, precision)
         one = Deployment(
             repository(model),
@@ -307,6 +310,8 @@ def _notes(deployment: Deployment, name: str) -> Iterator[str]:
         yield hosts + ("; on all but the first add --headless" if name == "vllm" and deployment.split.dp > 1 else "")
     if deployment.drafts and deployment.drafter != "mtp":
         yield "DRAFT is the repository of what drafts"
+    if deployment.settings.graphs == 0 and name == "trtllm":
+        yield "cuda_graph_config: null in the YAML file runs it without CUDA graphs"
     if deployment.role:
         yield f"in front of both pools: {told['router']}"
 

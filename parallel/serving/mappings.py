@@ -4,10 +4,10 @@ Every domain size is treated alike: a replica spans powers of two, and whole and
 several domains, or leave some accelerators of one idle.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 from clusters.build import Cluster
 from parallel.hotexperts import EVEN, HotExperts
@@ -39,7 +39,7 @@ HEAVY: Final = 0.4
 class Ask:
     """What is to be served: `kv` is the width of a cached value, 0 for what the engine and the checkpoint bring.
 
-    `trusts` are the engines, each with what stands behind it; the limits are seconds, or None.
+    `trusts` are the engines, each with what stands behind it; the limits are seconds, or None; `given` is set by the asker.
     """
 
     model: Model
@@ -55,6 +55,7 @@ class Ask:
     requests_per_s: float | None = None
     drafts: Drafts | None = None
     hot: HotExperts = EVEN
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def routed(self) -> bool:
@@ -64,7 +65,12 @@ class Ask:
     def settings(self, base: Engine, split: Split, clients: float = 0.0) -> Settings:
         """Return what an operator sets: as a published launch script does that fits, else the engine's defaults."""
         part, lengths = self.cluster.accelerator, (self.isl, self.osl)
-        return launched(base, self.model, part, self.precision, split.tp, clients, *lengths, split.dp)
+        found = launched(base, self.model, part, self.precision, split.tp, clients, *lengths, split.dp)
+        return replace(found, **self.given)
+
+    def pooled(self, base: Engine) -> Settings:
+        """Return what an operator sets on a worker of a pool."""
+        return replace(base.defaults, **self.given)
 
     def replica(self, split: Split, width: float, base: Engine) -> Replica:
         """Return the model on the accelerators of a split, as an engine's kernels find them."""
@@ -133,7 +139,7 @@ class Workers:
     def worker(self, split: Split, trust: Trust, clients: float = 0.0, *, pooled: bool = False) -> Worker:
         """Return a worker; one of a pool runs with the engine's defaults."""
         base = trust.engine
-        settings = base.defaults if pooled else self.ask.settings(base, split, clients)
+        settings = self.ask.pooled(base) if pooled else self.ask.settings(base, split, clients)
         replica, layers, cost, beside = self._priced(split, self.ask.width(settings), base)
         replica = replace(replica, split=split)
         limits = limits_of(replica, settings, base, beside)

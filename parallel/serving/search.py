@@ -107,7 +107,7 @@ def search(ask: Ask, progress: Progress | None = None) -> dict[str, Any]:
 
 def _told(ask: Ask, split: Split, trust: Trust, width: float) -> bool:
     """Whether an engine has words for a split."""
-    settings = trust.engine.defaults
+    settings = ask.pooled(trust.engine)
     per_host, drafted = max(ask.cluster.accelerator.rails, 1), flags.drafted(ask.drafts)
     deployment = flags.Deployment("", split, settings, width, ask.isl + ask.osl, per_host=per_host, **drafted)
     return not flags.faults(deployment, trust.engine.name)
@@ -136,7 +136,7 @@ def _together(ask: Ask, made: Workers, split: Split, trust: Trust, found: Found,
     replicas = int(ask.cluster.accelerators // split.ranks)
     tried = [clients for clients in CLIENTS[:: 1 if split.pp == 1 else 2] if clients > least]
     left, in_time = len(tried), True
-    if not _told(ask, split, trust, ask.width(trust.engine.defaults)):
+    if not _told(ask, split, trust, ask.width(ask.pooled(trust.engine))):
         found.rejected[f"{trust.engine.name} has no words for it"] += left
         return None
     for clients in tried:
@@ -162,7 +162,7 @@ def _together(ask: Ask, made: Workers, split: Split, trust: Trust, found: Found,
 
 def _apart(ask: Ask, made: Workers, every: Sequence[Split], trust: Trust, found: Found) -> None:
     """Price prefill workers beside decoding ones, as many of each as the cluster holds in balance."""
-    told = [split for split in every if _told(ask, split, trust, ask.width(trust.engine.defaults))]
+    told = [split for split in every if _told(ask, split, trust, ask.width(ask.pooled(trust.engine)))]
     usable = [each for split in told for each in _deepened(ask, made, split, trust)]
     firsts = [worker for worker in _pool(made, usable, trust) if worker.limits.positions >= ask.isl + 1]
     times = np.array([trust.ttft * pools.prompt_s(one, ask.isl) for one in firsts])
@@ -380,7 +380,7 @@ def deploy(ask: Ask, point: Point) -> dict[str, Any]:
     told = {}
     for role, split in roles.items():
         batch = 0.0 if role == "prefill" else point.per_group
-        settings = trust.engine.defaults if role else ask.settings(trust.engine, split, point.per_group * split.dp)
+        settings = ask.pooled(trust.engine) if role else ask.settings(trust.engine, split, point.per_group * split.dp)
         one = flags.Deployment(
             flags.repository(ask.model),
             split,
@@ -433,8 +433,7 @@ def search_file(file: str | Path, progress: Progress | None = None) -> dict[str,
         work.kv_bytes or 0.0,
         load.clients,
         load.requests_per_s,
-        drafts_in(scenario, str(file)),
-        hot_in(scenario),
+        *(drafts_in(scenario, str(file)), hot_in(scenario), scenario.settings.given),
     )
     found = search(ask, progress)
     asked = {"isl": ask.isl, "osl": ask.osl, "precision": precision, "ttft_s": ask.ttft_s, "tpot_s": ask.tpot_s}

@@ -173,7 +173,8 @@ def _trusted(
         "infeasible": None,
         "trust": held.trust.told(zero_shot),
         "deploy": launches(
-            replica.model, part, held.checkpoint, replica.split, each, lengths, file.workload.kv_bytes, held.drafts
+            *(replica.model, part, held.checkpoint, replica.split, each, lengths, file.workload.kv_bytes, held.drafts),
+            file.settings.given,
         ),
         "warnings": [
             *held.trust.warnings(held.named),

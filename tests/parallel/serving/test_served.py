@@ -170,3 +170,21 @@ def test_every_fault_of_stages_drafts_and_experts_is_told(ask: Ask) -> None:
     assert found == {"strategy.pp", "strategy.dcp", "drafts.method", "workload.zipf"}
     with pytest.raises(SpecError, match=r"drafts.acceptance"):
         ask(**DEEP, drafts={"tokens": 2, "acceptance": [0.5, 0.9]})
+
+
+def test_what_an_operator_sets_is_priced_and_told(tmp_path):
+    text = "engine: vllm\nload: {clients: 16}\nmodel: llama-3.1-70b\ncluster: hgx-h100\nstrategy: {tp: 8}\n"
+    told = {}
+    for name, settings in {"usual": "{}", "eager": "{graphs: 0}", "small": "{memory: 0.3, tokens: 2048}"}.items():
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(f"{text}settings: {settings}\n", encoding="utf-8")
+        told[name] = serve(file)
+    assert told["eager"]["tpot_s"] > 2 * told["usual"]["tpot_s"]
+    assert "--enforce-eager" in told["eager"]["deploy"]["vllm"]["text"]
+    assert "--enforce-eager" not in told["usual"]["deploy"]["vllm"]["text"]
+    assert told["small"]["longest_context"] < told["usual"]["longest_context"] / 2
+    assert "--max-num-batched-tokens 2048" in told["small"]["deploy"]["vllm"]["text"]
+    alone = tmp_path / "alone.yaml"
+    alone.write_text("model: llama-3.1-70b\ncluster: hgx-h100\nstrategy: {tp: 8}\nsettings: {graphs: 0}\n", encoding="utf-8")
+    with pytest.raises(SpecError, match="are of an engine, and none is named"):
+        serve(alone)
