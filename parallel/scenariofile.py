@@ -213,7 +213,9 @@ class SettingsFile(Section):
 
     tokens: PositiveInt | None = Field(None, description="token budget of a step, of each attention group")
     sequences: PositiveInt | None = Field(None, description="most sequences at once, of each attention group")
-    memory: float | None = Field(None, gt=0, le=1, description="for weights and cache; trtllm: of the rest, for the cache")
+    memory: float | None = Field(
+        None, gt=0, le=1, description="for weights and cache; trtllm: of the rest, for the cache"
+    )
     mixed: bool | None = Field(None, description="whether prompts are fed beside decoding sequences")
     graphs: int | None = Field(None, ge=0, description="most sequences of a captured CUDA graph; 0: no graphs")
 

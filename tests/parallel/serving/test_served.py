@@ -185,6 +185,8 @@ def test_what_an_operator_sets_is_priced_and_told(tmp_path):
     assert told["small"]["longest_context"] < told["usual"]["longest_context"] / 2
     assert "--max-num-batched-tokens 2048" in told["small"]["deploy"]["vllm"]["text"]
     alone = tmp_path / "alone.yaml"
-    alone.write_text("model: llama-3.1-70b\ncluster: hgx-h100\nstrategy: {tp: 8}\nsettings: {graphs: 0}\n", encoding="utf-8")
+    alone.write_text(
+        "model: llama-3.1-70b\ncluster: hgx-h100\nstrategy: {tp: 8}\nsettings: {graphs: 0}\n", encoding="utf-8"
+    )
     with pytest.raises(SpecError, match="are of an engine, and none is named"):
         serve(alone)
