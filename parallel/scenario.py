@@ -23,7 +23,7 @@ from parallel.priced import Priced
 from parallel.scenarioparts import cluster_of, every, given, model_of, pool_of, split_as
 from parallel.serving import phases as serving
 from parallel.serving.phases import ServeJob
-from parallel.speculation import drafts_of
+from parallel.speculation import draft_faults, drafts_of
 from parallel.strategy import Columns
 from parallel.sweeps.task import PHASES, Bound
 from parallel.training.frameworks import optimizer_bytes
@@ -224,15 +224,12 @@ def _drafted(file: "ServeFile", model: Model, strategy: "ServeStrategyFile", pat
     if file.settings.given:
         told = ", ".join(file.settings.given)
         faults.append(Fault("settings", told, "are of an engine, and none is named", "write engine: vllm", str(path)))
-    if file.drafts and strategy.pp > 1:
-        problem = "is not priced beside drafts: vLLM does not start so (vllm-project/vllm issue 52069)"
-        faults.append(Fault("strategy.pp", strategy.pp, problem, "leave out one of them", str(path)))
     if file.drafts and file.drafts.method == "model":
         problem, remedy = "is priced under an engine alone", "write engine: vllm, or mtp or eagle"
         faults.append(Fault("drafts.method", "model", problem, remedy, str(path)))
-    if file.drafts and file.drafts.method == "mtp" and not model.mtp_layers:
-        problem = f"is a part of checkpoints, and {model.name} has none"
-        faults.append(Fault("drafts.method", "mtp", problem, "write eagle", str(path)))
+    if file.drafts:
+        found = draft_faults(model, file.drafts.method, strategy.pp)
+        faults += [replace(fault, file=str(path)) for fault in found]
     if faults:
         raise SpecError(faults)
     if file.drafts is None:

@@ -109,6 +109,23 @@ def drafts_yielding(tokens: int, yielded: float, method: str = "mtp", model: Mod
     return drafts_of(tokens, high, method, model)
 
 
+def draft_faults(model: Model, method: str, stages: float, otherwise: str = "eagle") -> list[Fault]:
+    """Return why drafts do not go with a model over so many pipeline stages, all of it.
+
+    >>> from parallel.io import read_model
+    >>> [fault.field for fault in draft_faults(read_model("llama-3.1-70b"), "mtp", 2)]
+    ['strategy.pp', 'drafts.method']
+    """
+    faults = []
+    if stages > 1:
+        problem = "is not priced beside drafts: vLLM does not start so (vllm-project/vllm issue 52069)"
+        faults.append(Fault("strategy.pp", int(stages), problem, "leave out one of them"))
+    if method == "mtp" and not model.mtp_layers:
+        problem = f"is a part of checkpoints, and {model.name} has none"
+        faults.append(Fault("drafts.method", "mtp", problem, f"write {otherwise}"))
+    return faults
+
+
 def drafting_layer(model: Model, method: str) -> LayerKind:
     """Return the layer that drafts: like the last one; for EAGLE dense, as wide as what a token meets of it.
 

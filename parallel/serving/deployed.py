@@ -9,10 +9,11 @@ from clusters.spec import ClusterSpec
 from parallel.hotexperts import HotExperts
 from parallel.models import Model, Moe, unwindowed
 from parallel.serving.drafts import draft_memory
-from parallel.serving.engines import Settings, kv_bytes, launched, serving_recipe
+from parallel.serving.engines import Engine, Settings, kv_bytes, launched, serving_recipe
 from parallel.serving.kernels import engine_chip
-from parallel.serving.passes import PassCost, Replica, Split, cache_positions, pass_cost, position_bytes, weight_bytes
+from parallel.serving.passes import PassCost, Replica, Split, pass_cost, position_bytes, weight_bytes
 from parallel.serving.queueing import Limits
+from parallel.serving.runs import limits_of
 from parallel.serving.steps import Steps, split_faults, steps_of
 from parallel.serving.trust import Trust, trusted
 from parallel.speculation import Drafts, drafts_of
@@ -111,7 +112,7 @@ def deployed(file: "ServeFile", spec: ClusterSpec, model: Model, path: str) -> D
     recipe = serving_recipe(model, named, part)
     width = file.workload.kv_bytes or kv_bytes(settings, named)
     replica = Replica(model, cluster, engine_chip(part, recipe, base), split, width, hot, base.regime)
-    limits = _limits(file, replica, settings, drafts, isl + osl, base.offset_s / 2.0)
+    limits = _limits(file, replica, settings, base, drafts, isl + osl)
     cost = replace(pass_cost(replica, base), graphs=settings.graphs)
     steps = steps_of(replica, cost, limits, settings, (isl, osl), drafts)
     return Deployment(trust, replica, cost, steps, count, isl, osl, precision, named, drafts)
@@ -167,19 +168,18 @@ def _split(file: "ServeFile", model: Model, drafts: Drafts | None, path: str) ->
 
 
 def _limits(
-    file: "ServeFile", replica: Replica, settings: Settings, drafts: Drafts | None, needed: float, delay_s: float
+    file: "ServeFile", replica: Replica, settings: Settings, base: Engine, drafts: Drafts | None, needed: float
 ) -> Limits:
     """Return what the engine admits; InfeasibleError where not one request fits."""
     beside = draft_memory(replica, drafts) if drafts else (0.0, 0.0)
-    positions = cache_positions(replica, settings.memory, of_rest=settings.memory_of_rest, beside=beside)
-    if positions < needed:
+    limits = limits_of(replica, settings, base, beside)
+    if limits.positions < needed:
         weights, device = (weight_bytes(replica) + beside[0]) / 1e9, replica.chip.accelerator.usable_bytes / 1e9
-        problem = f"weights of {weights:.1f} GB leave room for {positions:,.0f} cached positions of {needed:,.0f}"
+        problem = (
+            f"weights of {weights:.1f} GB leave room for {limits.positions:,.0f} cached positions of {needed:,.0f}"
+        )
         raise InfeasibleError(file.name, f"{device:.0f} GB of memory per accelerator", problem, "raise tp, ep or pp")
-    return Limits(
-        settings.sequences, settings.tokens, positions, settings.mixed,
-        settings.poll_steps, settings.wait_steps, settings.wait_share * settings.tokens, delay_s,
-    )  # fmt: skip
+    return limits
 
 
 def memory_bytes(held: Deployment, decoding: float, context: float) -> dict[str, float]:

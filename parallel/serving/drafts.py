@@ -1,12 +1,7 @@
 """Drafts of several tokens: a small model proposes n, the model checks all of them in one pass.
 
-Where a draft holds with probability p, whatever came before, a step yields
-
-    E = (1 − p^(n+1)) / (1 − p)
-
-tokens: those that hold up to the first that does not, and one of the model's own (Leviathan et al. 2211.17192 §3). A step
-is one pass with n + 1 tokens of every sequence, which share the reads of its cache, and n passes of the draft one after the
-other, the first of them over what was checked.
+A step is one pass with n + 1 tokens of every sequence, which share the reads of its cache, and n passes of the draft one
+after the other, the first of them over what was checked. It yields `parallel.speculation.Drafts.yielded` tokens.
 """
 
 from dataclasses import dataclass, replace

@@ -13,7 +13,7 @@ from parallel.serving.operators import kv_copies
 from parallel.serving.passes import PassCost, Replica, Split
 from parallel.serving.pipelines import Pipeline, piped, pipeline
 from parallel.serving.queueing import Limits, Served
-from parallel.speculation import Drafts
+from parallel.speculation import Drafts, draft_faults
 from topo.errors import Fault
 
 
@@ -92,12 +92,7 @@ def split_faults(model: Model, split: Split, drafts: Drafts | None = None) -> li
             problem = f"deals the cache to ranks that hold copies of it: {most} of {split.tp:.0f}"
             faults.append(Fault("strategy.dcp", int(split.dcp), problem, f"write a divisor of tp up to {most}"))
     if drafts is not None:
-        if split.pp > 1:
-            problem = "is not priced beside drafts: vLLM does not start so (vllm-project/vllm issue 52069)"
-            faults.append(Fault("strategy.pp", int(split.pp), problem, "leave out one of them"))
-        if drafts.method == "mtp" and not model.mtp_layers:
-            problem = f"is a part of checkpoints, and {model.name} has none"
-            faults.append(Fault("drafts.method", "mtp", problem, "write eagle or model"))
+        faults += draft_faults(model, drafts.method, split.pp, "eagle or model")
     return faults
 
 
