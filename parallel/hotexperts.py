@@ -1,53 +1,68 @@
-"""Hot experts: rows of the busiest rank over the mean, from a Zipf exponent or as measured, with copies of the hottest.
+"""Hot experts: rows of the busiest rank, from how popular experts are, a Zipf exponent or as measured, and where they stand.
 
-Routers are trained towards even loads, and random prompts find them even; prompts of one kind do not. Expert number i gets
+Routers are trained towards even loads over all that they were trained on; prompts of one kind like some experts better.
+As public benchmarks find them, popularities are gamma distributed with the coefficient of variation in
+`data/routing.yaml`; expert number i of a Zipf law gets
 
     share_i ∝ i^(−s)
 
-of the rows (Zipf). Experts stay where their numbers put them, or a balancer copies the hottest and packs ranks evenly, as
+of the rows. Experts stay where their numbers put them, or a balancer copies the hottest and packs ranks evenly, as
 DeepSeek's does: a copy more for the expert with the largest load per copy, then the heaviest copy to the lightest rank with
-a free slot (deepseek-ai/EPLB, eplb.py: replicate_experts, balanced_packing).
+a free slot (deepseek-ai/EPLB, eplb.py: replicate_experts, balanced_packing). Chance comes on top (`parallel.routing`).
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
 from heapq import heapify, heappop, heappush, heapreplace
 from math import ceil
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from topo.columns import Column
+from parallel import routing
+from parallel.io import read_yaml
+from parallel.shapes import Moe
+from topo.columns import Column, ColumnLike, column
 from topo.errors import Fault, SpecError
 
 DRAWS: Final = 64
 """Orders of the experts that are drawn, where nothing balances them."""
 SEED: Final = 2025
+FILE: Final = Path(__file__).parent / "data" / "routing.yaml"
 
 Shares = npt.NDArray[np.float64]
 
 
+@lru_cache(maxsize=1)
+def fitted_skew() -> float:
+    """Return the coefficient of variation of experts' popularities under the prompts of public benchmarks."""
+    return float(read_yaml(FILE)["skew"])
+
+
 @dataclass(frozen=True, slots=True)
 class HotExperts:
-    """How uneven the rows of experts are; as it stands, even.
+    """How uneven the rows of experts are; as it stands, as in public benchmarks, with every expert where its number puts it.
 
     Attributes
     ----------
-    zipf : exponent s of the shares; 0 is even
-    measured : rows of the busiest rank over the mean, as counted; 0 where `zipf` says it
+    zipf : exponent s of the shares, in place of the popularity
+    measured : rows of the busiest rank over the mean, as counted; 1 for ranks that a balancer keeps even, 0 where unknown
     copies : experts that a balancer holds twice or more often; None without a balancer
+    skew : coefficient of variation of the popularity; None for the fitted one
     """
 
     zipf: float = 0.0
     measured: float = 0.0
     copies: int | None = None
+    skew: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no load is, every fault at once."""
         faults = []
         if self.zipf < 0:
-            faults.append(Fault("zipf", self.zipf, "must not be negative", "write 0 for even loads"))
+            faults.append(Fault("zipf", self.zipf, "must not be negative", "write imbalance: 1 for even ranks"))
         if self.measured and self.measured < 1:
             problem, remedy = "the busiest rank has the mean at least", "write 1 for even loads"
             faults.append(Fault("imbalance", self.measured, problem, remedy))
@@ -58,20 +73,30 @@ class HotExperts:
         if faults:
             raise SpecError(faults)
 
-    @property
-    def even(self) -> bool:
-        """Whether every rank gets the mean."""
-        return not self.zipf and self.measured in (0.0, 1.0)
+    def variation(self, experts: int) -> float:
+        """Return the coefficient of variation of so many experts' popularities.
+
+        >>> HotExperts(skew=0.5).variation(256), round(HotExperts(zipf=1.0).variation(3), 3)
+        (0.5, 0.464)
+        """
+        if self.zipf:
+            shares = zipf_shares(experts, self.zipf)
+            return float(shares.std() / shares.mean())
+        return fitted_skew() if self.skew is None else self.skew
 
     def busiest(self, experts: int, ranks: float) -> float:
-        """Rows of the busiest of so many ranks over the mean.
+        """Rows of the busiest of so many ranks over the mean, of many tokens.
 
-        >>> EVEN.busiest(256, 32), HotExperts(measured=1.3).busiest(256, 32)
-        (1.0, 1.3)
+        >>> BALANCED.busiest(256, 32), HotExperts(measured=1.3).busiest(256, 32), HotExperts(skew=0).busiest(256, 8)
+        (1.0, 1.3, 1.0)
         """
-        if self.even or ranks <= 1:
+        if ranks <= 1:
             return 1.0
-        return self.measured or _busiest(self.zipf, self.copies, experts, int(min(ranks, experts)))
+        if self.measured:
+            return self.measured
+        if self.zipf or self.copies is not None:
+            return _busiest(self, experts, int(min(ranks, experts)))
+        return float(routing.most(1.0, self.variation(experts) ** 2 / ceil(experts / ranks), ranks))
 
     def busiest_of(self, experts: int, ranks: Column) -> Column:
         """Return `busiest` for a column of ranks.
@@ -83,15 +108,42 @@ class HotExperts:
         found: Column = np.vectorize(known.__getitem__, otypes=[np.float64])(ranks)
         return found
 
+    def busiest_rows(self, moe: Moe, tokens: ColumnLike, ranks: ColumnLike) -> Column:
+        """Return the rows of the busiest rank, of the tokens of all ranks, chance included.
+
+        >>> moe = Moe(experts=256, topk=8, intermediate=2048)
+        >>> [float(hot.busiest_rows(moe, 1e6, 8).round(-4)) for hot in (BALANCED, HotExperts(skew=1.0))]
+        [1000000.0, 1260000.0]
+        """
+        if not (self.measured or self.zipf or self.copies is not None):
+            return routing.busiest_rows(moe, tokens, ranks, self.variation(moe.experts))
+        over = (self.busiest_of(moe.experts, column(ranks)) - 1.0) * moe.topk / column(ranks)
+        return column(over * column(tokens) + routing.busiest_rows(moe, tokens, ranks))
+
+    def busiest_hit(self, moe: Moe, tokens: ColumnLike, ranks: ColumnLike) -> Column:
+        """Return the experts that get a token on the rank where most do.
+
+        >>> moe = Moe(experts=256, topk=8, intermediate=2048)  # unpopular ones are idle for longer
+        >>> [float(HotExperts(skew=c).busiest_hit(moe, 32, 1).round()) for c in (0.0, 1.0)]
+        [163.0, 126.0]
+        """
+        return routing.busiest_hit(moe, tokens, ranks, self.variation(moe.experts))
+
     def told(self) -> dict[str, Any]:
         """Return what an answer says of it."""
-        if self.even:
-            return {"rows": "even: random prompts, a trained router"}
-        said = f"Zipf {self.zipf:g}" if self.zipf else f"{self.measured:g} times the mean on the busiest rank"
+        if self.zipf:
+            said = f"Zipf {self.zipf:g}"
+        elif self.measured:
+            said = f"{self.measured:g} times the mean on the busiest rank, chance apart"
+        else:
+            said = f"popularity varies by {self.variation(0):g} of its mean, as in public benchmarks"
         return {"rows": said, "copies": self.copies}
 
 
-EVEN: Final = HotExperts()
+UNTOLD: Final = HotExperts()
+"""As public benchmarks find experts, without a balancer."""
+BALANCED: Final = HotExperts(measured=1.0)
+"""Ranks that a balancer keeps even: chance alone parts them."""
 
 
 def zipf_shares(experts: int, exponent: float) -> Shares:
@@ -101,6 +153,23 @@ def zipf_shares(experts: int, exponent: float) -> Shares:
     [0.5455, 0.2727, 0.1818]
     """
     weights = np.arange(1.0, experts + 1.0) ** -exponent
+    shares: Shares = weights / weights.sum()
+    return shares
+
+
+def popular_shares(experts: int, variation: float) -> Shares:
+    """Return each expert's share of the rows where popularities are gamma distributed, the hottest first.
+
+    The quantiles that part a gamma distribution evenly, by Wilson and Hilferty's cube as in `parallel.routing.most`.
+
+    >>> [round(float(share), 2) for share in popular_shares(4, 0.5)]
+    [0.4, 0.28, 0.2, 0.12]
+    """
+    from statistics import NormalDist
+
+    at = (experts - np.arange(experts) - 0.5) / experts
+    z = np.array([NormalDist().inv_cdf(float(each)) for each in at])
+    weights = np.maximum(1.0 - variation**2 / 9.0 + z * variation / 3.0, 0.0) ** 3
     shares: Shares = weights / weights.sum()
     return shares
 
@@ -136,11 +205,11 @@ def packed(loads: list[float], ranks: int) -> list[float]:
 
 
 @lru_cache(maxsize=256)
-def _busiest(zipf: float, copies: int | None, experts: int, ranks: int) -> float:
+def _busiest(hot: HotExperts, experts: int, ranks: int) -> float:
     """Rows of the busiest rank over the mean: packed by a balancer, or in the mean over orders of the experts."""
-    shares = zipf_shares(experts, zipf)
-    if copies is not None:
-        return max(packed(copied(shares, copies), ranks)) * ranks
+    shares = zipf_shares(experts, hot.zipf) if hot.zipf else popular_shares(experts, hot.variation(experts))
+    if hot.copies is not None:
+        return max(packed(copied(shares, hot.copies), ranks)) * ranks
     draw = np.random.default_rng(SEED)
     places = np.minimum(np.arange(experts) // ceil(experts / ranks), ranks - 1)
     tops = [np.bincount(places, draw.permutation(shares), ranks).max() for _ in range(DRAWS)]

@@ -1,9 +1,10 @@
 """Fit the constants of the engine classes to measured serving runs, and say how they do on what they have not seen.
 
-``python -m parallel.calibration.serving`` writes `data/engines.yaml`: six constants for each class, and the rates of grouped
-products that all share, by soft-L1 least squares on log(predicted/measured) of TPOT and TTFT, every group of model,
-accelerator, engine and precision weighing alike; the 90 % bands of measured/predicted, those of disaggregated runs too; and
-the errors of constants fitted without one model, or without one accelerator. Rows of unlabelled speculative decoding are left
+``python -m parallel.calibration.serving`` writes `data/engines.yaml`: six constants for each class, and what all share, the rates
+of grouped products and how unevenly popular experts are (`data/routing.yaml`). They come of least squares on
+log(predicted/measured) of TPOT and TTFT, large errors by their logarithm, every group of model, accelerator, engine and
+precision weighing alike. Beside them stand the 90 % bands of measured/predicted, those of disaggregated runs too, and the
+errors of constants fitted without one model, or without one accelerator. Rows of unlabelled speculative decoding are left
 aside, and no constant sees a disaggregated one.
 """
 
@@ -11,14 +12,17 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from clusters.measurements import read_csv
+from parallel.hotexperts import FILE
 from parallel.io import read_yaml
-from parallel.serving.engines import CONSTANTS, DATA, Engine, engine, engine_names, own_rates
+from parallel.models import Model, Moe
+from parallel.serving.engines import CONSTANTS, DATA, Engine, engine, engine_names, own_rates, serving_recipe
 from parallel.serving.runs import Run, answer
 from parallel.validation.cases import Skip
 from parallel.validation.serving_rows import cells, run_of
@@ -26,6 +30,10 @@ from parallel.validation.serving_rows import cells, run_of
 HEAD: Final = """\
 # Written by python -m parallel.calibration.serving; `defaults`, `regime` and an engine's own `grouped` are kept by hand,
 # from its documentation.
+"""
+ROUTING: Final = """\
+# Written by python -m parallel.calibration.serving: how unevenly popular experts are under the prompts of public benchmarks,
+# standard deviation over mean.
 """
 START: Final = {
     "launch": 1.75,
@@ -43,6 +51,10 @@ RATES: Final = {
     "fp8-block": {"hopper": 0.4, "blackwell": 0.4},
 }
 """Where the rates of grouped products start; 1 is the most."""
+CELLS: Final = tuple((fmt, where) for fmt, by in RATES.items() for where in by)
+SKEW: Final = 0.5
+"""Where the coefficient of variation of experts' popularities starts."""
+MOST_SKEW: Final = 3.0
 TTFT_WEIGHT: Final = 0.6
 """What a TTFT counts beside a TPOT: it is measured with more scatter."""
 PULL: Final = 0.02
@@ -67,21 +79,23 @@ def fitted(rows: Sequence[Row], names: Sequence[str], most: int = 450) -> dict[s
 
     chosen, weights = _chosen(rows, most)
     own = np.array([[run.engine == name for name in names] for run, *_ in chosen])
-    cells = [(fmt, where) for fmt, by in RATES.items() for where in by]
-    start = np.log([*[START[key] for _ in names for key in CONSTANTS], *[RATES[fmt][where] for fmt, where in cells]])
-    high = np.log([*[MOST[key] for _ in names for key in CONSTANTS], *[1.0 for _ in cells]])
+    start = np.log(
+        [*[START[key] for _ in names for key in CONSTANTS], *(RATES[fmt][where] for fmt, where in CELLS), SKEW]
+    )
+    high = np.log([*[MOST[key] for _ in names for key in CONSTANTS], *(1.0 for _ in CELLS), MOST_SKEW])
     count = len(CONSTANTS)
 
     def engines(x: np.ndarray) -> dict[str, Engine]:
         found = np.exp(x).tolist()
         rates: dict[str, dict[str, float]] = {fmt: {} for fmt in RATES}
-        for (fmt, where), rate in zip(cells, found[count * len(names) :], strict=True):
+        for (fmt, where), rate in zip(CELLS, found[count * len(names) : -1], strict=True):
             rates[fmt][where] = rate
         return {
             name: replace(
                 engine(name),
                 **dict(zip(CONSTANTS, found[count * i : count * (i + 1)], strict=True)),
                 grouped=own_rates(name, rates),
+                skew=found[-1],
             )
             for i, name in enumerate(names)
         }
@@ -107,10 +121,77 @@ def fitted(rows: Sequence[Row], names: Sequence[str], most: int = 450) -> dict[s
 
     bounds = (start + np.log(LEAST), high + 1e-9)
     best = least_squares(residuals, start, jac=jacobian, bounds=bounds, loss="cauchy", f_scale=SCALE, max_nfev=10)
-    found = engines(best.x)
+    found = rated(rows, engines(best.x), most)
     return {
         name: polished([row for row in rows if row[0].engine == name], found[name], most * 2 // 5) for name in names
     }
+
+
+def rated(rows: Sequence[Row], found: Engines, most: int) -> dict[str, Engine]:
+    """Return the engines with each shared constant where at most `most` of the rows that show it are met best, in turn.
+
+    Few rows show some of the rates, and a step that suits all others can carry such a rate away from them.
+    """
+    from scipy.optimize import minimize_scalar
+
+    engines = dict(found)
+    routed = [row for row in rows if _routed(row[0].model)]
+    turns: list[tuple[Callable[[Engines, float], dict[str, Engine]], list[Row], float, float]] = [
+        (_with_skew, routed, LEAST * SKEW, MOST_SKEW)
+    ]
+    for fmt, where in CELLS:
+        showing = [row for row in routed if _shows(row[0], fmt, where)]
+        turns.append((partial(_with_rate, cell=(fmt, where)), showing, LEAST * RATES[fmt][where], 1.0))
+    for change, showing, low, high in turns:
+        if showing:
+            chosen, weights = _chosen(showing, most)
+            loss = partial(_changed_loss, engines, change, chosen, weights)
+            ends = (float(np.log(low)), float(np.log(high)))
+            best = minimize_scalar(loss, bounds=ends, method="bounded", options={"maxiter": 15, "xatol": STEP / 2.0})
+            engines = change(engines, float(np.exp(best.x)))
+    return engines
+
+
+def _shows(run: Run, fmt: str, generation: str) -> bool:
+    """Whether a run multiplies experts of a format on a generation."""
+    recipe = serving_recipe(run.model, run.precision, run.part, run.gemm_quant)
+    return recipe.experts == fmt and run.part.generation == generation
+
+
+def _routed(model: Model) -> bool:
+    return any(isinstance(kind.mlp, Moe) for kind in model.layers)
+
+
+def _with_skew(engines: Engines, skew: float) -> dict[str, Engine]:
+    """Return the engines with another popularity of experts."""
+    return {name: replace(one, skew=skew) for name, one in engines.items()}
+
+
+def _with_rate(engines: Engines, rate: float, cell: tuple[str, str]) -> dict[str, Engine]:
+    """Return the engines with another rate of one format and generation, kernels of their own left out."""
+    found = {}
+    for name, one in engines.items():
+        shared: dict[str, dict[str, float]] = {}
+        for fmt, where, held in one.grouped:
+            shared.setdefault(fmt, {})[where] = rate if (fmt, where) == cell else held
+        found[name] = replace(one, grouped=own_rates(name, shared))
+    return found
+
+
+def _changed_loss(
+    engines: Engines,
+    change: Callable[[Engines, float], dict[str, Engine]],
+    rows: Sequence[Row],
+    weights: np.ndarray,
+    log_value: float,
+) -> float:
+    return _loss(errors(rows, change(engines, float(np.exp(log_value)))), weights)
+
+
+def _loss(ratios: np.ndarray, weights: np.ndarray) -> float:
+    """Return the sum over rows that a fit makes small: TPOT and TTFT, large errors by their logarithm (Cauchy)."""
+    off = np.log(ratios) * weights[:, None] * (1.0, TTFT_WEIGHT)
+    return float(np.sum(np.log1p((off / SCALE) ** 2)))
 
 
 def polished(rows: Sequence[Row], base: Engine, most: int, calls: int = 100) -> Engine:
@@ -125,8 +206,7 @@ def polished(rows: Sequence[Row], base: Engine, most: int, calls: int = 100) -> 
 
     def loss(x: np.ndarray) -> float:
         trial = replace(base, **dict(zip(CONSTANTS, np.exp(np.minimum(x, high)).tolist(), strict=True)))
-        off = np.log(errors(chosen, {base.name: trial})) * weights[:, None] * (1.0, TTFT_WEIGHT)
-        return float(np.sum(np.log1p((off / SCALE) ** 2)))
+        return _loss(errors(chosen, {base.name: trial}), weights)
 
     start = np.log([getattr(base, key) for key in CONSTANTS])
     simplex = np.vstack([start, start + np.diag(-np.array([0.1, 0.25, 0.1, 0.25, 0.25, 0.25]))])
@@ -211,6 +291,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, default=DATA / "engines.yaml")
+    parser.add_argument("--routing", type=Path, default=FILE, help="where the popularity of experts is written")
     parser.add_argument("--rows", type=int, default=450, help="rows that a fit looks at; 0 keeps the constants")
     parser.add_argument("--held-out", action="store_true", help="also refit without each model and each accelerator")
     given = parser.parse_args(argv)
@@ -224,6 +305,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         entry["constants"] = {key: float(f"{getattr(engines[name], key):.4g}") for key in CONSTANTS}
         entry["bands"] = _bands(ratios, "aggregated")
         entry |= _short({"residuals": figures(1.0 / ratios)})
+    skew = engines[names[0]].skew
+    if skew is not None:
+        given.routing.write_text(ROUTING + yaml.safe_dump({"skew": float(f"{skew:.4g}")}), "utf-8")
     held["grouped"] = {fmt: {} for fmt in RATES}
     for fmt, where, rate in engines[names[0]].grouped:
         held["grouped"][fmt][where] = float(f"{rate:.4g}")

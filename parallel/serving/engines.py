@@ -69,6 +69,7 @@ class Engine:
     regime : software of its all-reduces, see `clusters.tunings`
     grouped : (format, generation, rate): arithmetic of the kernels that multiply many experts' weights at once over that of a
         single product; the same for all engines but where one has kernels of its own
+    skew : how unevenly popular experts were in the runs it is fitted to (`parallel.hotexperts`); None for the fitted figure
     """
 
     name: str
@@ -82,6 +83,7 @@ class Engine:
     bands: tuple[tuple[str, float, float], ...] = ()
     grouped: tuple[tuple[str, str, float], ...] = ()
     regime: str = "graph"
+    skew: float | None = None
 
     def return_s(self, clients: float) -> float:
         """Seconds of a first token on its way back: half of ``offset``, and ``stream·clients`` while all are served in turn."""

@@ -9,6 +9,7 @@ from clusters.kernels import compute_s, gemm_bytes, streaming_s
 from parallel.operators import ACTIVATION_BYTES, Operator
 from parallel.precision import FORMATS, Recipe
 from parallel.roofline import Chip, chip, forward_s
+from parallel.routing import tiles
 from parallel.serving.engines import Engine
 from topo.columns import Column, column
 
@@ -27,7 +28,8 @@ def work_s(op: Operator, machine: Chip) -> Column:
     A GEMM of few rows takes a tile of fewer: ``r = 2^⌈log2 m⌉`` rows, 16 at least, where large ones take 128, so its
     arithmetic shrinks by r/128. Block-scaled FP8 casts its activations in a kernel of its own (DeepSeek-V3 2412.19437
     §3.3.2); the casts of other formats ride on the kernel before. Kernels for many experts at once reach `Chip.grouped` of a
-    single product's arithmetic: they gather rows, and widen what the part cannot multiply.
+    single product's arithmetic: they gather rows, and widen what the part cannot multiply. Rows of an expert are a random
+    number, whose last tile is half empty on average (`parallel.routing.tiles`).
     """
     bf16 = machine.kernels["bf16"]
     if op.kind not in ("gemm", "grouped_gemm"):
@@ -36,8 +38,9 @@ def work_s(op: Operator, machine: Chip) -> Column:
     model, hbm = machine.kernels[fmt.name], machine.accelerator.hbm_Bps
     m, n, k, groups = (column(value) for value in (op.m, op.n, op.k, op.groups))
     rows = np.clip(2.0 ** np.ceil(np.log2(np.maximum(m, 1.0))), SMALLEST_TILE, model.tile[0])
-    rate = machine.grouped if op.kind == "grouped_gemm" and op.role == "experts" else 1.0
-    busy = compute_s(m, n, k, model, machine.peak(fmt), groups) * rows / model.tile[0] / rate
+    routed = op.kind == "grouped_gemm" and op.role == "experts"
+    rate, covered = (machine.grouped, rows * tiles(m, rows)) if routed else (1.0, m)
+    busy = compute_s(covered, n, k, model, machine.peak(fmt), groups) * rows / model.tile[0] / rate
     side = min(fmt.bytes_per_value, ACTIVATION_BYTES)
     moved = streaming_s(groups * gemm_bytes(m, n, k, side, side, ACTIVATION_BYTES), model, hbm)
     cast = model.quantise_bytes * groups * m * k / hbm

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from clusters.build import Cluster
-from parallel.hotexperts import EVEN, HotExperts
+from parallel.hotexperts import UNTOLD, HotExperts
 from parallel.models import Model, Moe, layer_count, unwindowed
 from parallel.serving.drafts import draft_memory
 from parallel.serving.engines import Engine, Settings, kv_bytes, launched, serving_recipe
@@ -54,7 +54,7 @@ class Ask:
     clients: float | None = None
     requests_per_s: float | None = None
     drafts: Drafts | None = None
-    hot: HotExperts = EVEN
+    hot: HotExperts = UNTOLD
     given: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property

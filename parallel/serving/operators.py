@@ -10,10 +10,9 @@ names one, since in a captured graph a small pass costs what its kernels cost to
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
+from parallel.hotexperts import BALANCED, UNTOLD, HotExperts
 from parallel.models import Attention, LayerKind, Mlp, Moe
-from parallel.operators import ACTIVATION_BYTES, Operator, experts_hit, kv_width, qk_width, v_width
+from parallel.operators import ACTIVATION_BYTES, Operator, kv_width, qk_width, v_width
 from topo.columns import ColumnLike, column
 
 STATE_BYTES = 4.0  # a recurrent state is kept in FP32 (transformers, modeling_qwen3_next.py)
@@ -161,17 +160,14 @@ def mlp_linear(mlp: Mlp, h: float, t: ColumnLike, tp: float, term: str = "mlp") 
 
 
 def moe_linear(
-    moe: Moe, h: float, t: ColumnLike, dp: float, etp: float, ep: float, busiest: float = 1.0
+    moe: Moe, h: float, t: ColumnLike, dp: float, etp: float, ep: float, hot: HotExperts = UNTOLD
 ) -> list[Operator]:
     """Router, top-k, the sort of rows by expert, grouped GEMMs of one rank's experts, the weighted sum.
 
-    The tokens of all attention groups choose among all experts: ``E·(1 − (1 − k/E)^(t·dp))/ep`` of a rank's are hit. The
-    `busiest` rank has so many times the mean of the rows.
+    The tokens of all attention groups choose among all experts, and the pass waits for the rank that has most of them.
     """
     t = column(t)
-    tokens = t * dp
-    hit = experts_hit(moe.experts, moe.topk, tokens) / ep
-    rows = busiest * tokens * moe.topk / ep
+    hit, rows = hot.busiest_hit(moe, t * dp, ep), hot.busiest_rows(moe, t * dp, ep)
     f = moe.intermediate / etp
     up = 2.0 * f if moe.gated else f
     wide = ACTIVATION_BYTES * rows
@@ -188,15 +184,13 @@ def moe_linear(
     ]
 
 
-def grouped_experts(moe: Moe, h: float, t: ColumnLike, ranks: ColumnLike, busiest: ColumnLike = 1.0) -> list[Operator]:
+def grouped_experts(moe: Moe, h: float, t: ColumnLike, ranks: ColumnLike, hot: HotExperts = BALANCED) -> list[Operator]:
     """Router, permutation and one grouped GEMM each way of a rank's experts, of which redundant copies fill up the slots.
 
-    `t` is the tokens that each of the `ranks` brings; every one gets back ``t·topk`` rows, the `busiest` so many times that.
+    `t` is the tokens that each of the `ranks` brings; every one gets back ``t·topk`` rows, the busiest some more.
     """
     t, ranks = column(t), column(ranks)
-    slots = np.ceil(moe.experts / ranks) * ranks
-    hit = experts_hit(slots, moe.topk, t * ranks) / ranks
-    rows = column(busiest) * t * moe.topk
+    hit, rows = hot.busiest_hit(moe, t * ranks, ranks), hot.busiest_rows(moe, t * ranks, ranks)
     f = moe.intermediate
     up = 2.0 * f if moe.gated else f
     wide = ACTIVATION_BYTES * rows
@@ -217,7 +211,7 @@ def shared_expert(moe: Moe, h: float, t: ColumnLike, tp: float) -> list[Operator
 
 
 def layer_linear(
-    kind: LayerKind, h: float, t: ColumnLike, tp: float, dp: float, etp: float, ep: float, busiest: float = 1.0
+    kind: LayerKind, h: float, t: ColumnLike, tp: float, dp: float, etp: float, ep: float, hot: HotExperts = UNTOLD
 ) -> tuple[list[Operator], list[Operator]]:
     """Return the operators of a layer in their order, cache reads left out, and those that start beside them.
 
@@ -227,4 +221,4 @@ def layer_linear(
     first = [norm, *LINEAR[kind.attention.kind](kind.attention, h, t, tp), norm]
     if isinstance(kind.mlp, Mlp):
         return [*first, *mlp_linear(kind.mlp, h, t, tp)], []
-    return [*first, *moe_linear(kind.mlp, h, t, dp, etp, ep, busiest)], shared_expert(kind.mlp, h, t, tp)
+    return [*first, *moe_linear(kind.mlp, h, t, dp, etp, ep, hot)], shared_expert(kind.mlp, h, t, tp)

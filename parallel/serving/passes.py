@@ -20,7 +20,7 @@ from clusters.build import Cluster, path
 from clusters.tunings import collective_s
 from parallel import memory
 from parallel.exchange import exchange_s
-from parallel.hotexperts import EVEN, HotExperts
+from parallel.hotexperts import UNTOLD, HotExperts
 from parallel.models import Attention, LayerKind, Model, Moe, layer_order
 from parallel.operators import ACTIVATION_BYTES, Operator, head
 from parallel.placement import domain_size, members_of
@@ -80,7 +80,7 @@ class Replica:
     chip: Chip
     split: Split
     kv_bytes: float
-    hot: HotExperts = EVEN
+    hot: HotExperts = UNTOLD
     regime: str = "graph"
 
 
@@ -152,8 +152,7 @@ def dealt_s(replica: Replica, att: Attention, tokens: Column) -> Column:
 def linear_operators(replica: Replica, kind: LayerKind, t: ColumnLike) -> tuple[list[Operator], list[Operator]]:
     """Return the operators of one layer of a replica for some tokens of an attention group, and those beside them."""
     split = replica.split
-    busiest = replica.hot.busiest(kind.mlp.experts, split.ep) if isinstance(kind.mlp, Moe) else 1.0
-    return layer_linear(kind, replica.model.hidden, t, split.tp, split.dp, split.etp, split.ep, busiest)
+    return layer_linear(kind, replica.model.hidden, t, split.tp, split.dp, split.etp, split.ep, replica.hot)
 
 
 def _layer_s(replica: Replica, kind: LayerKind, t: Column) -> tuple[Column, Column, int]:

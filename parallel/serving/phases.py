@@ -117,7 +117,7 @@ def feed_forward(
     """Return the feed-forward half of a layer: one dense MLP, or routed experts over all ranks beside the shared ones."""
     if isinstance(mlp, Mlp):
         return dense_mlp(mlp, h, tokens, tp)
-    routed = grouped_experts(mlp, h, tokens / tp, ranks, work.hot.busiest_of(mlp.experts, ranks))
+    routed = grouped_experts(mlp, h, tokens / tp, ranks, work.hot)
     if not mlp.shared_intermediate:
         return routed
     return [*routed, *dense_mlp(Mlp(mlp.shared_intermediate, mlp.gated), h, tokens, tp, term="shared expert")]

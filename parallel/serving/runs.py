@@ -14,6 +14,7 @@ from clusters.build import Cluster, build, path
 from clusters.catalogue import Accelerator, accelerator
 from clusters.spec import parse
 from collectives.point_to_point import farthest
+from parallel.hotexperts import HotExperts
 from parallel.models import Model, unwindowed
 from parallel.placement import domain_size, members_of
 from parallel.serving.drafts import Drafting, drafting
@@ -101,14 +102,16 @@ def _priced(
     cluster = _cluster(name, int(np.ceil(split.ranks / domain)) * domain)
     recipe = serving_recipe(model, precision, cluster.accelerator, gemm_quant)
     machine = engine_chip(cluster.accelerator, replace(recipe, attention=attention or recipe.attention), base)
-    replica = Replica(model, cluster, machine, split, kv, regime=base.regime)
+    replica = Replica(model, cluster, machine, split, kv, HotExperts(skew=base.skew), base.regime)
     return replica, pass_cost(replica, base)
 
 
 def worker(run: Run, split: Split, base: Engine, settings: Settings, attention: str = "") -> tuple[Replica, PassCost]:
     """Return the replica of one worker, and what its passes cost; `attention` is the format of its weights there."""
     kv = kv_bytes(settings, run.precision)
-    kernels = replace(engine(run.engine), grouped=base.grouped)  # of the engine's constants, curves hold no others
+    kernels = replace(
+        engine(run.engine), grouped=base.grouped, skew=base.skew
+    )  # of the engine's constants, curves hold no others
     model = unwindowed(run.model, run.isl + run.osl)
     replica, cost = _priced(model, run.part.name, run.precision, run.gemm_quant, split, kv, kernels, attention)
     return replica, replace(cost, engine=base, graphs=settings.graphs)
