@@ -14,6 +14,7 @@ import numpy as np
 
 from parallel.models import Attention, LayerKind, Mlp, Moe
 from parallel.operators import ACTIVATION_BYTES, Operator, experts_hit, kv_width, qk_width, v_width
+from parallel.serving.indexed import index_linear
 from topo.columns import ColumnLike, column
 
 STATE_BYTES = 4.0  # a recurrent state is kept in FP32 (transformers, modeling_qwen3_next.py)
@@ -79,6 +80,7 @@ def mla_linear(att: Attention, h: float, t: ColumnLike, tp: float) -> list[Opera
         Operator("absorb k", "grouped_gemm", "attention", "head", m=t, n=latent, k=nope, groups=heads),
         _vector("rope", wide * heads * rope),
         _vector("cache write", wide * (latent + rope)),
+        *index_linear(att, h, t),
         *(_vector(name) for name in CORE),
         Operator("absorb v", "grouped_gemm", "attention", "head", m=t, n=att.v_head_dim, k=latent, groups=heads),
         Operator("attention out", "gemm", "attention", m=t, n=h, k=heads * att.v_head_dim),
