@@ -50,6 +50,7 @@ __all__ = [
     "head_parameters",
     "index_key_bytes",
     "index_score_flops",
+    "indexed",
     "kv_bytes_per_sequence",
     "kv_bytes_per_token",
     "kv_bytes_per_token_by_kind",
@@ -264,6 +265,11 @@ def index_score_flops(attention: Attention, positions: ColumnLike) -> Column:
     """
     indexer = attention.indexer
     return column(2.0 * (indexer.heads * indexer.head_dim if indexer else 0.0) * column(positions))
+
+
+def indexed(model: Model) -> bool:
+    """Whether tokens of any layer attend to positions that an indexer chooses."""
+    return any(kind.attention.indexer for kind in model.layers)
 
 
 def flops_per_token_forward(model: Model, context: ColumnLike, causal: bool = True) -> dict[str, Column]:

@@ -14,7 +14,7 @@ from clusters.build import Cluster
 from collectives.pipelines import SCHEDULES as PIPELINES
 from collectives.pipelines.domains import any_numbers
 from parallel.exchange import works_for
-from parallel.models import Mlp, Model, Moe, layer_count
+from parallel.models import Mlp, Model, Moe, indexed, layer_count
 from parallel.placement import ORDERS, domain_size, members_of, world
 from parallel.serving.phases import replicas, stage_ranks
 from parallel.strategy import Columns
@@ -62,7 +62,7 @@ def divides(part: Column, whole: float | Column) -> Mask:
 
 
 def _indexed(c: Columns, s: Setting) -> Mask:
-    return np.full(c.rows, any(kind.attention.indexer for kind in s.model.layers))
+    return np.full(c.rows, indexed(s.model))
 
 
 def _heads(c: Columns, s: Setting) -> Mask:

@@ -52,8 +52,8 @@ def _cache_read(scene: ServeScene) -> Inputs:
     work, machine, tp = scene.point.serve, scene.chip, np.array([scene.read("tp")])
     b, context, hidden = np.array([scene.tokens]), work.mean_context, scene.point.model.hidden
     bf16, att = machine.kernels["bf16"], [kind.attention for kind in scene.kinds]
-    part, sharing = machine.accelerator.generation, work.drafts + 1.0
-    listed = [decode_attention(a, hidden, b, context, tp, work.kv_bytes, sharing=sharing, generation=part) for a in att]
+    part = machine.accelerator.generation
+    listed = [decode_attention(a, hidden, b, context, tp, work.kv_bytes, generation=part) for a in att]
     reads = [next(op for op in ops if op.term == "kv read") for ops in listed]
     shape = {
         "sequences": scene.tokens,

@@ -219,9 +219,9 @@ class PassCost:
             wire_s = (seen * values_bytes + decoding * state_bytes) / self.hbm_Bps
             streamed = wire_s / self.hbm_efficiency + math.sqrt(self.hbm_ramp_s * wire_s)
             seconds += count * max(streamed, each * seen * flops_s)
-        return seconds + sum(self._read_s(held.reads(decoding, positions, each)) for held in self.indexed)
+        return seconds + sum(self.rows_s(held.reads(decoding, positions, each)) for held in self.indexed)
 
-    def _read_s(self, rows: Sequence[tuple[float, float, float]]) -> float:
+    def rows_s(self, rows: Sequence[tuple[float, float, float]]) -> float:
         """Seconds of kernels given as (layers, bytes, seconds of arithmetic)."""
         seconds = 0.0
         for count, size_bytes, busy_s in rows:
@@ -271,7 +271,7 @@ class PassCost:
             seconds += interpolated(self.dealt_s, tokens + prompt * self.dealt_prompts)
         if prompt:
             scores = sum(pair_s * (min(pairs, prompt * window) if window else pairs) for pair_s, window in self.pair_s)
-            scores += sum(self._read_s(held.prompts(prompt, pairs)) for held in self.indexed)
+            scores += sum(self.rows_s(held.prompts(prompt, pairs)) for held in self.indexed)
             seconds += engine.prefill * (self.linear(tokens + prompt) - base + scores)
         if prompt or tokens > self.graphs:
             return max(seconds, engine.eager_s * self.kernels)

@@ -18,7 +18,7 @@ from clusters.software import Engine, TrainingConstants, training_constants
 from clusters.tunings import collective_s, tunings_path
 from parallel.alike import together
 from parallel.exchange import EXCHANGES, candidates, exchange_s, sm_share
-from parallel.models import Attention, LayerKind, Mlp, Model, Moe, layer_count
+from parallel.models import Attention, LayerKind, Mlp, Model, Moe, indexed, layer_count
 from parallel.operators import (
     ACTIVATION_BYTES,
     Operator,
@@ -78,7 +78,7 @@ class TrainJob:
         SpecError
             The model attends to positions that an indexer chooses, whose gradients and loss are not priced.
         """
-        if any(kind.attention.indexer for kind in model.layers):
+        if indexed(model):
             problem = (
                 "chooses positions by an indexer: its gradients and its loss (2512.02556 §2.1, eq. 4) are not priced"
             )
