@@ -25,6 +25,8 @@ from parallel.operators import (
 )
 from topo.columns import Column, ColumnLike, column
 
+DEALT_HEADS, ENVELOPE = 32.0, 64.0
+"""Query heads of a rank from which on vLLM deals no cache under an indexer, and most of all ranks together."""
 PICK_BYTES = 8.0
 """Of a candidate that ranks exchange: an FP32 score and an int32 position."""
 
@@ -54,8 +56,9 @@ def chosen_prompt(
 
     >>> from parallel.io import read_model
     >>> att = read_model("deepseek-v3.2").layers[0].attention
-    >>> [float(chosen_prompt(att, 7168, 1, 0, last, 1, "")[-1].flops) for last in (2048, 1e9)]  # 1024 plain, 2048 absorbed
-    [83886080.0, 570424744.2...]
+    >>> spans = (0, 2048), (4096, 8192)  # 1024 positions on average, unabsorbed; then 2048, absorbed
+    >>> [float(chosen_prompt(att, 7168, 1, first, last, 1, "")[-1].flops) for first, last in spans]
+    [83886080.0, 570425344.0]
     """
     t, topk = column(t), att.indexer.topk if att.indexer else np.inf
     each = np.where(column(last) <= topk, plain_flops(att, tp), chosen_flops(att, tp, generation))
@@ -88,6 +91,21 @@ def index_linear(att: Attention, h: float, t: ColumnLike) -> list[Operator]:
         *(Operator(name, "vector", "vector", bytes=size) for name, size in around),
         *(Operator(name, "vector", "vector") for name in bare),
     ]
+
+
+def dealers(att: Attention, tp: float) -> float:
+    """Ranks that can deal the cache under an indexer among them: the kernel that pads takes the heads of all at once.
+
+    ``min(tp, 64/(heads/tp))``, one from 32 heads a rank up. Source: vllm-project/vllm,
+    vllm/v1/attention/backends/mla/flashmla_sparse.py, FlashMLASparseMetadataBuilder.
+
+    >>> from parallel.io import read_model
+    >>> latent = read_model("deepseek-v3.2").layers[0].attention  # 128 heads
+    >>> dealers(latent, 4.0), dealers(latent, 8.0), dealers(read_model("glm-5").layers[0].attention, 8.0)
+    (1.0, 4.0, 8.0)
+    """
+    heads = att.heads / tp
+    return 1.0 if heads >= DEALT_HEADS else min(tp, ENVELOPE // heads)
 
 
 def picked_bytes(att: Attention, tokens: ColumnLike, dcp: float) -> Column:

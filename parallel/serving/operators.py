@@ -14,7 +14,7 @@ import numpy as np
 
 from parallel.models import Attention, LayerKind, Mlp, Moe
 from parallel.operators import ACTIVATION_BYTES, Operator, experts_hit, kv_width, qk_width, v_width
-from parallel.serving.indexed import index_linear
+from parallel.serving.indexed import dealers, index_linear
 from topo.columns import ColumnLike, column
 
 STATE_BYTES = 4.0  # a recurrent state is kept in FP32 (transformers, modeling_qwen3_next.py)
@@ -125,6 +125,11 @@ def kv_copies(att: Attention, tp: float) -> float:
     (1.0, 2.0)
     """
     return tp if att.kind == "mla" else max(tp / att.kv_heads, 1.0)
+
+
+def dealt_ranks(att: Attention, tp: float) -> float:
+    """Ranks that can deal the cache that they would hold copies of among them; fewer under an indexer."""
+    return dealers(att, tp) if att.indexer else kv_copies(att, tp)
 
 
 def cache_read(att: Attention, tp: float, dcp: float = 1.0) -> CacheRead:

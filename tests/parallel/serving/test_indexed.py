@@ -21,6 +21,7 @@ from parallel.serving.passes import PassCost, Replica, Split, dealt_s, pass_cost
 from parallel.serving.phases import PHASES, ServeJob
 from parallel.serving.queueing import OpenLoop, simulate
 from parallel.serving.runs import limits_of
+from parallel.serving.steps import split_faults
 from parallel.serving.transfer import request_bytes
 from parallel.speculation import Drafts
 from parallel.training.layer import TrainJob
@@ -134,13 +135,13 @@ def test_a_short_prompt_attends_as_in_the_dense_model(tokens: int) -> None:
     )
 
 
-def test_one_rank_that_deals_is_none_and_eight_hold_an_eighth() -> None:
-    plain, dealt = (replica(split=replace(TENSOR, dcp=dcp))[0] for dcp in (1.0, 8.0))
-    assert position_bytes(plain) == 8 * position_bytes(dealt)
-    one, eighth = (cost(split=replace(TENSOR, dcp=dcp)).indexed[0] for dcp in (1.0, 8.0))
-    assert [a[1] for a in one.reads(2, 1e5, 1)] == pytest.approx([8 * a[1] for a in eighth.reads(2, 1e5, 1)])
-    assert one.score_s == pytest.approx(8 * eighth.score_s)
-    assert one.chosen_s == pytest.approx(4 * eighth.chosen_s)  # 64 padded heads against 128 over an eighth
+def test_four_ranks_that_deal_hold_a_quarter_each_and_fill_the_padded_heads() -> None:
+    plain, dealt = (replica(split=replace(TENSOR, dcp=dcp))[0] for dcp in (1.0, 4.0))
+    assert position_bytes(plain) == 4 * position_bytes(dealt)
+    one, quarter = (cost(split=replace(TENSOR, dcp=dcp)).indexed[0] for dcp in (1.0, 4.0))
+    assert [a[1] for a in one.reads(2, 1e5, 1)] == pytest.approx([4 * a[1] for a in quarter.reads(2, 1e5, 1)])
+    assert one.score_s == pytest.approx(4 * quarter.score_s)
+    assert one.chosen_s == pytest.approx(4 * quarter.chosen_s)  # 64 heads, 48 of them padded, against 64 over a quarter
 
 
 def test_ranks_that_deal_gather_candidates_too_of_prompts_as_well() -> None:
@@ -260,6 +261,21 @@ def test_an_index_stands_on_latents_and_without_a_window(kind: str, changes: dic
     }
     with pytest.raises(SpecError, match="indexes positions of latent attention"):
         Attention(kind, 4, 4, 8, indexer=Indexer(2, 8, 16), **sizes)
+
+
+@pytest.mark.parametrize(
+    ("model", "tp", "dcp", "fine"),
+    [
+        ("deepseek-v3.2", 8, 4, True),
+        ("deepseek-v3.2", 8, 8, False),  # 128 gathered heads
+        ("deepseek-v3.2", 4, 2, False),  # 32 heads of a rank
+        ("glm-5", 8, 8, True),
+    ],
+)
+def test_ranks_deal_where_one_kernel_takes_their_heads(model: str, tp: int, dcp: int, fine: bool) -> None:
+    faults = split_faults(read_model(model), Split(tp=float(tp), dcp=float(dcp)))
+    assert [fault.field for fault in faults] == ([] if fine else ["strategy.dcp"])
+    assert all("fit one kernel" in fault.problem for fault in faults)
 
 
 @pytest.mark.parametrize("model", ["deepseek-v3.2", "glm-5"])
