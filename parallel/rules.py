@@ -150,7 +150,7 @@ _FILLING = Rule(
 
 TRAIN_RULES: tuple[Rule, ...] = (
     Rule(
-        "training prices attention to all positions",
+        "training prices no indexed attention",
         (),
         lambda c, s: ~_indexed(c, s),
         "sparse attention over indexed positions is priced in serving alone: train the dense shape, such as deepseek-v3",
