@@ -109,7 +109,9 @@ def rules() -> str:
     from parallel.rules import SERVE_RULES, TRAIN_RULES
 
     held = [("training", rule) for rule in TRAIN_RULES] + [("serving", rule) for rule in SERVE_RULES]
-    return table(("of", "rule", "reads", "remedy"), [(of, r.name, ", ".join(r.axes), r.remedy) for of, r in held])
+    return table(
+        ("of", "rule", "reads", "remedy"), [(of, r.name, ", ".join(r.axes) or "the model", r.remedy) for of, r in held]
+    )
 
 
 SCORED: Final = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from parallel.shapes import Attention, LayerKind, Mlp, Model, Moe
+from parallel.shapes import Attention, Indexer, LayerKind, Mlp, Model, Moe
 from topo.errors import Fault, SpecError
 
 _T = TypeVar("_T")
@@ -55,7 +55,9 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "hybrid_override_pattern": "Mamba layers",
         "mamba_d_state": "Mamba layers",
         "ssm_cfg": "Mamba layers",
-        "index_topk": "indexed sparse attention",
+        "compress_ratios": "attention over compressed positions",
+        "index_kpool": "an index over pooled positions",
+        "index_topk_pattern": "layers that share an index",
         "is_encoder_decoder": "an encoder",
     }
 )
@@ -101,6 +103,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "qwen3_moe": _QWEN3,
         "deepseek_v2": _DEEPSEEK,
         "deepseek_v3": _DEEPSEEK_V3,
+        "deepseek_v32": _DEEPSEEK_V3,
+        "glm_moe_dsa": _DEEPSEEK_V3,
         "kimi_k2": _DEEPSEEK_V3,
         "gpt2": _GPT,
         "gpt": _GPT,
@@ -194,6 +198,8 @@ def _read_attention(reader: _Reader, family: Family, hidden: int | None) -> Atte
         head_dim = latent["v_head_dim"]
     else:
         head_dim = _head_dim(reader, hidden, heads)
+    if reader.raw.get("index_topk"):
+        latent["indexer"] = _read_indexer(reader, latent)
     return reader.build(
         Attention,
         {},
@@ -207,6 +213,21 @@ def _read_attention(reader: _Reader, family: Family, hidden: int | None) -> Atte
         sinks=family.sinks,
         **latent,
     )
+
+
+def _read_indexer(reader: _Reader, latent: Mapping[str, Any]) -> Indexer | None:
+    """Return the indexer of sparse attention: over latents of keys and queries, and every layer has one of its own."""
+    if not (latent.get("kv_lora_rank") and latent.get("q_lora_rank")):
+        reader.fault(
+            "index_topk", "means an index over other than latents, which cannot be expressed", "write kv_lora_rank"
+        )
+    listed = reader.raw.get("indexer_types")
+    shared = isinstance(listed, list) and "shared" in listed
+    if shared or reader.whole("index_topk_freq", default=1) != 1:
+        key = "indexer_types" if shared else "index_topk_freq"
+        reader.fault(key, "means layers that share an index, which cannot be expressed", "choose another model")
+    names = {"heads": "index_n_heads", "head_dim": "index_head_dim", "topk": "index_topk"}
+    return reader.build(Indexer, names, **{name: reader.whole(key) for name, key in names.items()})
 
 
 def _read_mlp(reader: _Reader, family: Family, hidden: int | None) -> Mlp | None:
@@ -238,7 +259,13 @@ def _read_moe(reader: _Reader, family: Family) -> Moe | None:
     )
 
 
-_LAYER_TYPES = {"full_attention": False, "sliding_attention": True, "chunked_attention": True}
+#: Attention of a layer -> whether it slides.
+LAYER_TYPES: Mapping[str, bool] = {
+    "full_attention": False,
+    "deepseek_sparse_attention": False,
+    "sliding_attention": True,
+    "chunked_attention": True,
+}
 
 
 def _windows(reader: _Reader, family: Family, stated: int | None) -> list[int]:
@@ -250,12 +277,12 @@ def _windows(reader: _Reader, family: Family, stated: int | None) -> list[int]:
     listed = reader.raw.get("layer_types")
     rule = family.windowed
     if isinstance(listed, list):
-        unknown = sorted({str(name) for name in listed} - set(_LAYER_TYPES))
+        unknown = sorted({str(name) for name in listed} - set(LAYER_TYPES))
         if unknown:
-            reader.fault("layer_types", f"{', '.join(unknown)} cannot be expressed", f"use {', '.join(_LAYER_TYPES)}")
+            reader.fault("layer_types", f"{', '.join(unknown)} cannot be expressed", f"use {', '.join(LAYER_TYPES)}")
         if stated and len(listed) != stated:
             reader.fault("layer_types", f"names {len(listed)} layers of {stated}", "name every layer once")
-        slides = [_LAYER_TYPES.get(str(name), False) for name in (listed * layers)[:layers] or [""] * layers]
+        slides = [LAYER_TYPES.get(str(name), False) for name in (listed * layers)[:layers] or [""] * layers]
     elif rule == "flagged" and reader.flag("use_sliding_window", default=False):
         first = reader.whole("max_window_layers", default=0, minimum=0) or 0
         slides = [index >= first for index in range(layers)]

@@ -25,7 +25,7 @@ from parallel.models import (
     router_parameters,
     shared_parameters,
 )
-from parallel.operators import kv_width
+from parallel.operators import position_bytes
 from parallel.precision import FORMATS, Recipe
 from parallel.priced import total
 from parallel.workload import ServeWorkload
@@ -164,5 +164,5 @@ def cache_bytes(
     total = column(0.0)
     for n, kind in zip(layers, model.layers, strict=True):
         seen = np.minimum(context, kind.attention.sliding_window) if kind.attention.sliding_window else column(context)
-        total = total + n * sequences * seen * kv_width(kind.attention, cols["tp"]) * work.kv_bytes
+        total = total + n * sequences * seen * position_bytes(kind.attention, cols["tp"], work.kv_bytes)
     return total

@@ -13,6 +13,7 @@ from parallel.shapes import (
     NORMS,
     REPLICATED,
     Attention,
+    Indexer,
     LayerKind,
     Mlp,
     Model,
@@ -30,6 +31,7 @@ __all__ = [
     "NORMS",
     "REPLICATED",
     "Attention",
+    "Indexer",
     "LayerKind",
     "Mlp",
     "Model",
@@ -39,15 +41,21 @@ __all__ = [
     "attended_positions",
     "attention_matrices",
     "attention_parameters",
+    "cached_bytes",
+    "chosen_positions",
     "embedding_parameters",
     "expert_parameters",
     "final_norm_parameters",
     "flops_per_token_forward",
     "head_parameters",
+    "index_key_bytes",
+    "index_score_flops",
+    "indexed",
     "kv_bytes_per_sequence",
     "kv_bytes_per_token",
     "kv_bytes_per_token_by_kind",
     "kv_values_per_token",
+    "latent_bytes",
     "layer_count",
     "layer_order",
     "layer_parameters",
@@ -62,6 +70,11 @@ __all__ = [
     "weights",
 ]
 
+SCALED_BYTES = 1.0 + 4.0 / 128.0
+"""Of an FP8 value whose FP32 scale 128 of them share."""
+ROTARY_BYTES = 2.0
+"""Of a rotary value beside a narrower latent: BF16."""
+
 # --- parameters of one layer --------------------------------------------------------------------------------------
 
 
@@ -75,6 +88,7 @@ def _attention_vectors(attention: Attention, hidden: int) -> int:
     a = attention
     projected = {"none": 0, "head": 2 * a.head_dim, "full": (a.heads + a.kv_heads) * a.head_dim}[a.qk_norm]
     latent = a.q_lora_rank + a.kv_lora_rank if a.kind == "mla" else 0
+    latent += NORMS["layernorm"] * a.indexer.head_dim if a.indexer else 0
     biased = (a.heads + 2 * a.kv_heads) * a.head_dim if a.bias and a.kind == "gqa" else 0
     return projected + latent + biased + (hidden if a.output_bias else 0) + (a.heads if a.sinks else 0)
 
@@ -83,7 +97,8 @@ def attention_parameters(model: Model, kind: LayerKind) -> int:
     """Return the parameters of one attention block: matrices, biases, norms of queries, keys and latents.
 
     GQA: h·d·(2·heads + 2·kv_heads). MLA: h·r_q + r_q·heads·(nope + rope) + h·(r_kv + rope)
-    + r_kv·heads·(nope + v) + heads·v·h, plus the two latent norms.
+    + r_kv·heads·(nope + v) + heads·v·h, plus the two latent norms. An indexer: r_q·heads_I·d_I + h·(d_I + heads_I), plus the
+    LayerNorm of its key (deepseek-ai/DeepSeek-V3.2-Exp, inference/model.py, class Indexer).
 
     >>> llama = LayerKind("dense", Attention("gqa", heads=32, kv_heads=8, head_dim=128), Mlp(14336), 32)
     >>> attention_parameters(Model("llama-3.1-8b", 4096, 128256, (llama,)), llama) == 2 * 4096 * (4096 + 1024)
@@ -204,15 +219,30 @@ def active_parameters(model: Model, count_embedding: bool = True) -> int:
 def attended_positions(attention: Attention, context: ColumnLike, causal: bool = True) -> Column:
     """Return the positions that a token attends to: the mean over a sequence (`causal`) or at the end of it.
 
-    With window w and c tokens, m = min(c, w): causal m − m²/(2c), which is c/2 without a window; else m.
+    With window w and c tokens, m = min(c, w): causal m − m²/(2c), which is c/2 without a window; else m. An indexer's top-k
+    bounds it as a window does.
 
     >>> full, window = Attention("gqa", 1, 1, 64), Attention("gqa", 1, 1, 64, sliding_window=128)
     >>> float(attended_positions(full, 4096)), float(attended_positions(window, 4096))
     (2048.0, 126.0)
     """
     tokens = column(context)
-    seen = np.minimum(tokens, attention.sliding_window) if attention.sliding_window else tokens
+    most = attention.indexer.topk if attention.indexer else attention.sliding_window
+    seen = np.minimum(tokens, most) if most else tokens
     return column(seen - seen**2 / (2 * np.maximum(tokens, 1.0)) if causal else seen)
+
+
+def chosen_positions(first: ColumnLike, last: ColumnLike, topk: float) -> Column:
+    """Return how many of the positions before it a token attends to, on average of those at `first` to `last`.
+
+    ``E[min(x, k)] = (a + b)/2 − ((b − k)₊² − (a − k)₊²) / (2(b − a))`` of x spread evenly from a to b.
+
+    >>> [float(chosen_positions(0, last, 2048)) for last in (2048, 4096)], float(chosen_positions(8192, 9000, 2048))
+    ([1024.0, 1536.0], 2048.0)
+    """
+    a, b = column(first), column(last)
+    beyond = np.maximum(b - topk, 0.0) ** 2 - np.maximum(a - topk, 0.0) ** 2
+    return column((a + b) / 2.0 - beyond / (2.0 * np.maximum(b - a, 1e-9)))
 
 
 def score_flops(attention: Attention, positions: ColumnLike) -> Column:
@@ -224,6 +254,22 @@ def score_flops(attention: Attention, positions: ColumnLike) -> Column:
     a = attention
     width = a.qk_nope_head_dim + a.qk_rope_head_dim + a.v_head_dim if a.kind == "mla" else 2 * a.head_dim
     return column(2.0 * a.heads * width * column(positions))
+
+
+def index_score_flops(attention: Attention, positions: ColumnLike) -> Column:
+    """Return the FLOPs of one token's index scores over `positions`: 2·heads_I·d_I·positions; 0 without an indexer.
+
+    >>> v32 = Attention("mla", 128, 128, 128, 1536, 512, 128, 64, 128, indexer=Indexer(64, 128, 2048))
+    >>> float(index_score_flops(v32, 1))
+    16384.0
+    """
+    indexer = attention.indexer
+    return column(2.0 * (indexer.heads * indexer.head_dim if indexer else 0.0) * column(positions))
+
+
+def indexed(model: Model) -> bool:
+    """Whether tokens of any layer attend to positions that an indexer chooses."""
+    return any(kind.attention.indexer for kind in model.layers)
 
 
 def flops_per_token_forward(model: Model, context: ColumnLike, causal: bool = True) -> dict[str, Column]:
@@ -241,8 +287,9 @@ def flops_per_token_forward(model: Model, context: ColumnLike, causal: bool = Tr
     Returns
     -------
     dict
-        `attention_projections`, `attention_scores`, `mlp`, `router`, `shared_experts`, `experts`, `head`.
-        MLA is counted in its expanded form. Source: Narayanan 2021 §5.1 with the gated and routed blocks counted.
+        `attention_projections`, `attention_scores` (index scores of all positions included), `mlp`, `router`,
+        `shared_experts`, `experts`, `head`. MLA is counted in its expanded form. Source: Narayanan 2021 §5.1 with the gated
+        and routed blocks counted.
     """
     h = model.hidden
     parts = dict.fromkeys(("attention_projections", "mlp", "router", "shared_experts", "experts"), 0)
@@ -251,6 +298,7 @@ def flops_per_token_forward(model: Model, context: ColumnLike, causal: bool = Tr
         n, block = kind.count, kind.mlp
         parts["attention_projections"] += 2 * n * weights(attention_matrices(kind.attention, h))
         scores = column(scores + n * score_flops(kind.attention, attended_positions(kind.attention, context, causal)))
+        scores = column(scores + n * index_score_flops(kind.attention, column(context) * (0.5 if causal else 1.0)))
         one = 2 * n * weights(mlp_matrices(h, block.intermediate, block.gated))
         if isinstance(block, Mlp):
             parts["mlp"] += one
@@ -277,18 +325,57 @@ def kv_values_per_token(attention: Attention) -> int:
     return 2 * attention.kv_heads * attention.head_dim
 
 
+def index_key_bytes(attention: Attention) -> float:
+    """Return the bytes of a token's index key in one layer, in FP8 with an FP32 scale for each 128 values; 0 without one.
+
+    ``d_I + 4·d_I/128``. Source: deepseek-ai/DeepSeek-V3.2-Exp, inference/model.py, class Indexer (k_cache, k_scale_cache);
+    vllm-project/vllm, vllm/model_executor/models/deepseek_v2.py, class Indexer (k_cache).
+
+    >>> index_key_bytes(Attention("mla", 128, 128, 128, 1536, 512, 128, 64, 128, indexer=Indexer(64, 128, 2048)))
+    132.0
+    """
+    return attention.indexer.head_dim * SCALED_BYTES if attention.indexer else 0.0
+
+
+def latent_bytes(attention: Attention, bytes_per_value: float = 2.0) -> float:
+    """Return the cache bytes of one token in one layer that sparse attention gathers.
+
+    ``(r_kv + rope)·b``; narrower than BF16, ``r_kv·(b + 4/128) + 2·rope``: a scale for each 128 values, and the rotary part
+    stays in BF16. Source: vllm-project/vllm, vllm/v1/attention/backends/mla/flashmla_sparse.py (fp8_ds_mla, 656 bytes).
+
+    >>> v32 = Attention("mla", 128, 128, 128, 1536, 512, 128, 64, 128, indexer=Indexer(64, 128, 2048))
+    >>> latent_bytes(v32, 2.0), latent_bytes(v32, 1.0)
+    (1152.0, 656.0)
+    """
+    a, narrow = attention, bytes_per_value < ROTARY_BYTES
+    scaled = bytes_per_value + SCALED_BYTES - 1.0 if narrow else bytes_per_value
+    return a.kv_lora_rank * scaled + a.qk_rope_head_dim * (ROTARY_BYTES if narrow else bytes_per_value)
+
+
+def cached_bytes(attention: Attention, bytes_per_value: float = 2.0) -> float:
+    """Return the cache bytes of one token in one layer: its values, or a latent and its index key.
+
+    >>> dense = Attention("mla", 128, 128, 128, 1536, 512, 128, 64, 128)
+    >>> cached_bytes(dense), cached_bytes(replace(dense, indexer=Indexer(64, 128, 2048)))  # (512 + 64)·2, and 132 more
+    (1152.0, 1284.0)
+    """
+    if attention.indexer:
+        return latent_bytes(attention, bytes_per_value) + index_key_bytes(attention)
+    return kv_values_per_token(attention) * bytes_per_value
+
+
 def kv_bytes_per_token_by_kind(model: Model, bytes_per_value: float = 2.0) -> dict[str, float]:
     """Return the cache bytes per token of ONE layer of each kind, by the kind's name."""
-    return {kind.name: kv_values_per_token(kind.attention) * bytes_per_value for kind in model.layers}
+    return {kind.name: cached_bytes(kind.attention, bytes_per_value) for kind in model.layers}
 
 
 def kv_bytes_per_token(model: Model, bytes_per_value: float = 2.0) -> float:
     """Return the cache bytes of one token over all layers, inside every sliding window.
 
     A layer with a window stops growing there: `kv_bytes_per_sequence` accounts for it. DeepSeek-V3 at bf16 takes
-    (512 + 64) · 2 · 61 = 70,272 bytes.
+    (512 + 64) · 2 · 61 = 70,272 bytes, DeepSeek-V3.2 132 · 61 more.
     """
-    return sum(kind.count * kv_values_per_token(kind.attention) * bytes_per_value for kind in model.layers)
+    return sum(kind.count * cached_bytes(kind.attention, bytes_per_value) for kind in model.layers)
 
 
 def unwindowed(model: Model, positions: float) -> Model:
@@ -311,8 +398,11 @@ def unwindowed(model: Model, positions: float) -> Model:
 
 def kv_bytes_per_sequence(model: Model, context: ColumnLike, bytes_per_value: float = 2.0) -> Column:
     """Return the cache bytes of a sequence of `context` tokens, windowed layers holding at most their window."""
+    tokens = column(context)
     held = [
-        kind.count * kv_values_per_token(kind.attention) * attended_positions(kind.attention, context, causal=False)
+        kind.count
+        * cached_bytes(kind.attention, bytes_per_value)
+        * (np.minimum(tokens, kind.attention.sliding_window) if kind.attention.sliding_window else tokens)
         for kind in model.layers
     ]
-    return column(bytes_per_value * np.sum(held, axis=0))
+    return column(np.sum(held, axis=0))

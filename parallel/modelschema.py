@@ -7,7 +7,7 @@ files hold many that do not matter here.
 from types import MappingProxyType
 from typing import Any, Final
 
-from parallel.configs import DTYPES, FAMILIES, KEYS, MOST_LAYERS, QUANTISED, REFUSED
+from parallel.configs import DTYPES, FAMILIES, KEYS, LAYER_TYPES, MOST_LAYERS, QUANTISED, REFUSED
 
 WHAT: Final = MappingProxyType(
     {
@@ -34,6 +34,10 @@ WHAT: Final = MappingProxyType(
         "qk_nope_head_dim": "latent attention: width of a head without position",
         "qk_rope_head_dim": "latent attention: width of the rotary part",
         "v_head_dim": "latent attention: width of a value head",
+        "index_topk": "sparse attention: positions that a token attends to; left out: all",
+        "index_n_heads": "sparse attention: heads of the indexer",
+        "index_head_dim": "sparse attention: width of an indexer's head",
+        "index_topk_freq": "sparse attention: layers that share an index; only 1 is priced",
         "sliding_window": "positions that a sliding layer sees",
         "max_window_layers": "layers below this one do not slide",
     }
@@ -102,8 +106,13 @@ def _others() -> dict[str, Any]:
         "text_config": {"type": "object", "description": "the language model of a file that holds others too"},
         "layer_types": {
             "type": ["array", "null"],
-            "items": {"enum": ["full_attention", "sliding_attention", "chunked_attention"]},
+            "items": {"enum": [*LAYER_TYPES]},
             "description": "attention of every layer",
+        },
+        "indexer_types": {
+            "type": ["array", "null"],
+            "items": {"enum": ["full"]},
+            "description": "sparse attention: every layer has an indexer of its own",
         },
         "mlp_only_layers": {"type": ["array", "null"], "items": {"type": "integer"}, "description": "without experts"},
         "torch_dtype": {"type": ["string", "null"], "description": "format of the weights", "examples": [*DTYPES]},

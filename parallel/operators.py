@@ -11,7 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parallel.models import Attention, Mlp, Moe, attended_positions
+from parallel.models import (
+    Attention,
+    Mlp,
+    Moe,
+    attended_positions,
+    cached_bytes,
+    index_key_bytes,
+    index_score_flops,
+    latent_bytes,
+)
 from topo.columns import Column, ColumnLike, column
 
 ACTIVATION_BYTES = 2.0  # BF16 between operators
@@ -20,6 +29,8 @@ ROUTER_PASSES = 24.0  # bytes per token and expert of the gate: FP32 scores, top
 ROUTER_KERNELS = 12.0  # softmax or sigmoid, bias, top-k, scatter, sums, balance loss (Megatron-Core, moe_utils.py)
 PERMUTE_KERNELS = 6.0  # row maps, permute before and after the exchange, unpermute twice (Megatron-Core, moe_utils.py)
 UNFUSED_KERNELS = 3.0  # softmax, dropout, a copy
+SCORE_BYTES = 4.0  # an index score is FP32: one kernel writes it, the next one reads it (DeepGEMM, fp8_mqa_logits)
+LEAST_HEADS = {"hopper": 64.0}  # query heads of FlashMLA's sparse kernels: fewer are padded (vLLM, flashmla_sparse.py)
 UNFUSED_SAVED_BYTES = 5.0  # softmax out 2, dropout mask 1, dropout out 2 per score (Korthikanti 2205.05198 §4.1)
 
 
@@ -31,7 +42,7 @@ class Operator:
     ----------
     kind : `gemm`, `grouped_gemm`, `attention` or `vector`; the key of the pricing table
     term : the named cost that its time is booked under
-    role : `attention`, `mlp`, `experts` or `head`; the recipe turns it into a number format
+    role : `attention`, `mlp`, `experts` or `head`; the recipe turns it into a number format; `indexer` is FP8
     m, n, k, groups : GEMM shape; `groups` equal GEMMs in one launch
     flops, bytes : work and traffic of an attention core or a vector operation
     modules : parts of a layer, of `parallel.training.activations.MODULES`, whose selective recomputation redoes it
@@ -92,6 +103,13 @@ def kv_width(att: Attention, tp: ColumnLike) -> Column:
     return 2.0 * att.head_dim * np.maximum(att.kv_heads / column(tp), 1.0)
 
 
+def position_bytes(att: Attention, tp: ColumnLike, kv_bytes: float) -> Column:
+    """Return the cache bytes of one position and layer on one rank: `kv_width` values, or a latent and its index key."""
+    if att.indexer:
+        return column(cached_bytes(att, kv_bytes)) + 0.0 * column(tp)
+    return kv_width(att, tp) * kv_bytes
+
+
 def norm(name: str, t: ColumnLike, h: float, tp: ColumnLike) -> Operator:
     """Fused residual add and norm: reads x and the residual, writes the sum and the normed value; keeps both."""
     size = ACTIVATION_BYTES * column(t) * h / column(tp)
@@ -123,8 +141,61 @@ def mla_projections(att: Attention, h: float, t: ColumnLike, tp: ColumnLike) -> 
         Operator("q up", "gemm", "attention", m=t, n=q_n, k=q_in, modules=("mla_up_proj",), column_parallel=True),
         Operator("kv up", "gemm", "attention", m=t, n=kv_up, k=att.kv_lora_rank, modules=("mla_up_proj",)),
         Operator("rope", "vector", "vector", bytes=2.0 * ACTIVATION_BYTES * t * att.heads / tp * att.qk_rope_head_dim),
+        *index_projections(att, h, t),
         Operator("attention out", "gemm", "attention", m=t, n=h, k=att.heads * att.v_head_dim / tp),
     ]
+
+
+def index_projections(att: Attention, h: float, t: ColumnLike) -> list[Operator]:
+    """Return queries, key and weights of an indexer, on every rank whole; nothing without one.
+
+    Source: vllm-project/vllm, vllm/model_executor/models/deepseek_v2.py, class Indexer (key and weights in one BF16 product).
+
+    >>> [op.name for op in index_projections(Attention("gqa", heads=32, kv_heads=8, head_dim=128), 4096, 1)]
+    []
+    """
+    if not att.indexer:
+        return []
+    query = att.indexer.heads * att.indexer.head_dim
+    turned = 2.0 * ACTIVATION_BYTES * column(t) * (query + att.indexer.head_dim)
+    return [
+        Operator("index query", "gemm", "attention", m=t, n=query, k=att.q_lora_rank),
+        Operator("index key", "gemm", "attention", "head", m=t, n=att.indexer.head_dim + att.indexer.heads, k=h),
+        Operator("index rope", "vector", "vector", bytes=turned),
+    ]
+
+
+def index_scores(att: Attention, t: ColumnLike, positions: ColumnLike, keys: ColumnLike) -> list[Operator]:
+    """Scores of `positions` for each of `t` tokens over so many cached `keys`, and the choice of the highest.
+
+    ``flops = 2·t·positions·heads_I·d_I`` in FP8 (DeepSeek-V3.2 2512.02556 §2.1, eq. 1). Every rank scores for itself.
+
+    >>> from parallel.io import read_model
+    >>> scores, top = index_scores(read_model("deepseek-v3.2").layers[0].attention, 1, 1000, 1000)
+    >>> float(scores.flops), float(scores.bytes), float(top.bytes)  # 1000 · 2 · 64 · 128, 1000 · (132 + 4), 1000 · 4
+    (16384000.0, 136000.0, 4000.0)
+    """
+    scored = column(t) * column(positions)
+    written = SCORE_BYTES * scored
+    return [
+        Operator(
+            *("index scores", "attention", "attention core", "indexer"),
+            flops=index_score_flops(att, scored),
+            bytes=column(keys) * index_key_bytes(att) + written,
+            weights=False,
+        ),
+        Operator("index top-k", "vector", "attention core", bytes=written),
+    ]
+
+
+def sparse_heads(att: Attention, tp: ColumnLike, generation: str) -> Column:
+    """Return the query heads that a sparse attention kernel works on: those of a rank, padded where it takes no fewer.
+
+    >>> from parallel.io import read_model
+    >>> float(sparse_heads(read_model("deepseek-v3.2").layers[0].attention, 8, "hopper"))
+    64.0
+    """
+    return column(np.maximum(att.heads / column(tp), LEAST_HEADS.get(generation, 1.0)))
 
 
 def attention_core(
@@ -139,7 +210,7 @@ def attention_core(
     return [fused_core(att, t, context, tp, causal)] if fused else unfused_core(att, t, context, tp)
 
 
-def _core_bytes(att: Attention, t: Column, tp: Column) -> Column:
+def core_bytes(att: Attention, t: Column, tp: Column) -> Column:
     """Bytes of queries, keys, values and results of one rank."""
     heads = att.heads / tp
     kv = np.maximum((att.kv_heads if att.kind == "gqa" else att.heads) / tp, 1.0)
@@ -157,7 +228,7 @@ def fused_core(att: Attention, t: ColumnLike, context: ColumnLike, tp: ColumnLik
     549755813888.0
     """
     tp, t = column(tp), column(t)
-    heads, streamed = att.heads / tp, _core_bytes(att, t, tp)
+    heads, streamed = att.heads / tp, core_bytes(att, t, tp)
     scores = t * 2.0 * attended_positions(att, context) * heads
     return Operator(
         "attention core",
@@ -199,17 +270,30 @@ def unfused_core(att: Attention, t: ColumnLike, context: ColumnLike, tp: ColumnL
 
 
 def decode_attention(
-    att: Attention, h: float, sequences: ColumnLike, context: ColumnLike, tp: ColumnLike, kv_bytes: float
+    att: Attention,
+    h: float,
+    sequences: ColumnLike,
+    context: ColumnLike,
+    tp: ColumnLike,
+    kv_bytes: float,
+    *,
+    sharing: float = 1.0,
+    generation: str = "",
 ) -> list[Operator]:
     """One token per sequence against its cache. MLA is absorbed: queries meet the latent directly.
 
-    KV read: ``sequences · context · kv_width · kv_bytes``. Source: DeepSeek-V2 2405.04434 §2.1.2 (absorption).
+    KV read: ``sequences · context · kv_width · kv_bytes``, by as many `sharing` tokens at once. An indexer's tokens share its
+    keys, but each gathers the latents that it chooses. Source: DeepSeek-V2 2405.04434 §2.1.2 (absorption).
     """
     tp, b, seen = column(tp), column(sequences), column(context)
     if att.sliding_window:
         seen = np.minimum(seen, att.sliding_window)
-    heads = att.heads / tp
-    cache = b * seen * kv_width(att, tp) * kv_bytes
+    heads = worked = att.heads / tp
+    cache = b * seen * kv_width(att, tp) * (kv_bytes / sharing)
+    index = [*index_projections(att, h, b), *index_scores(att, b, seen, b * seen / sharing)] if att.indexer else []
+    if att.indexer:
+        seen, worked = np.minimum(seen, att.indexer.topk), sparse_heads(att, tp, generation)
+        cache = b * seen * latent_bytes(att, kv_bytes) + 0.0 * tp
     if att.kind == "mla":
         latent, rope, nope = att.kv_lora_rank, att.qk_rope_head_dim, att.qk_nope_head_dim
         down = att.q_lora_rank + latent + rope
@@ -217,8 +301,9 @@ def decode_attention(
             Operator("mla down", "gemm", "attention", m=b, n=down, k=h),
             Operator("q up", "gemm", "attention", m=b, n=heads * (nope + rope), k=att.q_lora_rank or h),
             Operator("absorb k", "grouped_gemm", "attention", m=b, n=latent, k=nope, groups=heads),
+            *index,
             Operator(
-                "kv read", "attention", "kv read", flops=2.0 * b * seen * heads * (2 * latent + rope), bytes=cache
+                "kv read", "attention", "kv read", flops=2.0 * b * seen * worked * (2 * latent + rope), bytes=cache
             ),
             Operator("absorb v", "grouped_gemm", "attention", m=b, n=att.v_head_dim, k=latent, groups=heads),
             Operator("attention out", "gemm", "attention", m=b, n=h, k=heads * att.v_head_dim),
@@ -320,8 +405,10 @@ def sequence_attention(
     causal: float = 0.5,
     fused: bool = True,
 ) -> list[Operator]:
-    """Attention over whole sequences (training and prefill): projections and core."""
-    return [*PROJECTIONS[att.kind](att, h, t, tp), *attention_core(att, t, context, tp, causal=causal, fused=fused)]
+    """Attention over whole sequences (training and prefill): projections and core, as the model counts them."""
+    index = index_scores(att, t, column(context) * causal, t) if att.indexer else []
+    core = attention_core(att, t, context, tp, causal=causal, fused=fused)
+    return [*PROJECTIONS[att.kind](att, h, t, tp), *index, *core]
 
 
 def feed_forward(

@@ -184,7 +184,7 @@ def _gemm_backward(op: Operator, machine: Chip) -> tuple[Column, Column]:
 
 def _attention(op: Operator, machine: Chip, flops: float, efficiency: float) -> Column:
     bf16 = machine.kernels["bf16"]
-    peak = machine.accelerator.peak_flops["bf16"]
+    peak = machine.peak(FORMATS["fp8"]) if op.role == "indexer" else machine.accelerator.peak_flops["bf16"]
     ramped = flops * column(op.flops) * (1.0 + machine.attention_ramp / column(op.k))
     return attention_s(ramped, flops * column(op.bytes), efficiency, bf16, peak, machine.accelerator.hbm_Bps)
 

@@ -14,7 +14,7 @@ from clusters.build import Cluster
 from collectives.pipelines import SCHEDULES as PIPELINES
 from collectives.pipelines.domains import any_numbers
 from parallel.exchange import works_for
-from parallel.models import Mlp, Model, Moe, layer_count
+from parallel.models import Mlp, Model, Moe, indexed, layer_count
 from parallel.placement import ORDERS, domain_size, members_of, world
 from parallel.serving.phases import replicas, stage_ranks
 from parallel.strategy import Columns
@@ -59,6 +59,10 @@ def divides(part: Column, whole: float | Column) -> Mask:
     [True, False]
     """
     return np.asarray(np.remainder(column(whole), part) == 0)
+
+
+def _indexed(c: Columns, s: Setting) -> Mask:
+    return np.full(c.rows, indexed(s.model))
 
 
 def _heads(c: Columns, s: Setting) -> Mask:
@@ -145,6 +149,12 @@ _FILLING = Rule(
 )
 
 TRAIN_RULES: tuple[Rule, ...] = (
+    Rule(
+        "training prices no indexed attention",
+        (),
+        lambda c, s: ~_indexed(c, s),
+        "sparse attention over indexed positions is priced in serving alone: train the dense shape, such as deepseek-v3",
+    ),
     Rule("tp divides the attention heads", ("tp",), _heads, "choose a tp that divides heads and key-value heads"),
     Rule("tp divides the MLP width", ("tp",), _widths, "choose a tp that divides the intermediate size"),
     Rule("ep needs experts", ("ep",), _no_experts, "set ep to 1 for a dense model"),
@@ -242,9 +252,9 @@ TRAIN_RULES: tuple[Rule, ...] = (
 )
 
 SERVE_RULES: tuple[Rule, ...] = (
-    TRAIN_RULES[0],
     TRAIN_RULES[1],
     TRAIN_RULES[2],
+    TRAIN_RULES[3],
     Rule(
         "attention groups tile the expert group",
         ("tp", "ep"),
@@ -307,8 +317,8 @@ def check(rules: tuple[Rule, ...], cols: Columns, setting: Setting, file: str = 
     """Raise one `SpecError` with every rule that a single strategy breaks."""
     faults = [
         Fault(
-            "strategy." + ", ".join(_WRITTEN.get(axis, axis) for axis in rule.axes),
-            {_WRITTEN.get(axis, axis): cols.row(0)[axis] for axis in rule.axes if axis in cols},
+            "strategy." + ", ".join(_WRITTEN.get(axis, axis) for axis in rule.axes) if rule.axes else "model",
+            {_WRITTEN.get(axis, axis): cols.row(0)[axis] for axis in rule.axes if axis in cols} or setting.model.name,
             f"breaks the rule: {rule.name}",
             rule.remedy,
             file=file,

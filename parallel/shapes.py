@@ -18,8 +18,9 @@ NORMS: Mapping[str, int] = {"rmsnorm": 1, "layernorm": 2}
 #: Where the query-key norms act: nowhere, on each head (one vector of `head_dim` for all), or on the whole projection.
 QK_NORMS = ("none", "head", "full")
 
-#: Matrices that every tensor-parallel rank holds whole: the latent down-projections of MLA (DeepSeek-V2 §2.1).
-REPLICATED = frozenset({"query_down", "key_value_down"})
+#: Matrices that every tensor-parallel rank holds whole: the latent down-projections of MLA (DeepSeek-V2 §2.1), and those of
+#: an indexer (vllm-project/vllm, vllm/model_executor/models/deepseek_v2.py, class Indexer: ReplicatedLinear).
+REPLICATED = frozenset({"query_down", "key_value_down", "index_query", "index_key", "index_weight"})
 
 Shape = tuple[int, int]  # (inputs, outputs) of one weight matrix
 
@@ -41,17 +42,36 @@ def _raise(faults: list[Fault]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Indexer:
+    """Chooses the positions that a token attends to (DeepSeek Sparse Attention): `topk` of them, by their index scores.
+
+    ``I(t, s) = Σ_j w(t, j)·ReLU(q(t, j)·k(s))`` over `heads` small queries of width `head_dim`, made of the query latent, and
+    one key for each position (DeepSeek-V3.2 2512.02556 §2.1, eq. 1; deepseek-ai/DeepSeek-V3.2-Exp, inference/model.py, class
+    Indexer).
+    """
+
+    heads: int
+    head_dim: int
+    topk: int
+
+    def __post_init__(self) -> None:
+        _raise(_whole(self, 1, "heads", "head_dim", "topk"))
+
+
+@dataclass(frozen=True, slots=True)
 class Attention:
     """One attention block: grouped-query (`gqa`, multi-head when `kv_heads == heads`), multi-head latent (`mla`), recurrent.
 
     The recurrent one is the gated delta rule (`delta`): `heads` of values, `kv_heads` of keys, a state instead of a cache.
     `bias` is on the query, key and value projections, `output_bias` on the output projection; `sliding_window` is
-    the number of positions a token sees (0: all); `sinks` adds one learned logit per head (gpt-oss).
+    the number of positions a token sees (0: all); `sinks` adds one learned logit per head (gpt-oss); `indexer` chooses the
+    positions that a token attends to, whose latents it needs.
 
     Raises
     ------
     SpecError
-        If a size is not positive, `kv_heads` does not divide `heads`, or a latent size is missing.
+        If a size is not positive, `kv_heads` does not divide `heads`, a latent size is missing, or an indexer stands beside
+        other than latent queries.
 
     Examples
     --------
@@ -75,6 +95,7 @@ class Attention:
     sliding_window: int = 0
     qk_norm: str = "none"
     sinks: bool = False
+    indexer: Indexer | None = None
 
     def __post_init__(self) -> None:
         faults = _whole(self, 1, "heads", "kv_heads", "head_dim")
@@ -85,6 +106,11 @@ class Attention:
             faults += _whole(self, 1, "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
         if self.qk_norm not in QK_NORMS:
             faults.append(Fault("qk_norm", self.qk_norm, "unknown query-key norm", f"write one of {QK_NORMS}"))
+        if self.indexer and (self.kind != "mla" or not self.q_lora_rank or self.sliding_window):
+            problem = "indexes positions of latent attention with a query latent and no window (DeepSeek-V3.2 2512.02556 §2.1)"
+            faults.append(
+                Fault("indexer", self.indexer.topk, problem, "leave the indexer out, or give the latent sizes")
+            )
         if not faults and self.heads % self.kv_heads:
             problem = f"does not divide the {self.heads} query heads"
             faults.append(Fault("kv_heads", self.kv_heads, problem, f"choose a divisor of {self.heads}"))
@@ -253,6 +279,15 @@ def _mla_matrices(attention: Attention, hidden: int) -> dict[str, Shape]:
         "key_value_down": (hidden, a.kv_lora_rank + a.qk_rope_head_dim),
         "key_value_up": (a.kv_lora_rank, a.heads * (a.qk_nope_head_dim + a.v_head_dim)),
         "output": (a.heads * a.v_head_dim, hidden),
+        **(_index_matrices(a.indexer, rank, hidden) if a.indexer else {}),
+    }
+
+
+def _index_matrices(indexer: Indexer, rank: int, hidden: int) -> dict[str, Shape]:
+    return {
+        "index_query": (rank, indexer.heads * indexer.head_dim),
+        "index_key": (hidden, indexer.head_dim),
+        "index_weight": (hidden, indexer.heads),
     }
 
 

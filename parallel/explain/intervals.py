@@ -60,7 +60,7 @@ def _products(scene: Scene, term: str) -> dict[str, Any]:
         if run.op.term != term:
             continue
         seconds = run.times * run.seconds(scene.chip)
-        fmt = FORMATS["bf16"] if run.op.role == "core" else scene.chip.format(run.op.role)
+        fmt = FORMATS["bf16"] if run.op.role in ("core", "indexer") else scene.chip.format(run.op.role)
         model = scene.chip.kernels[fmt.name]
         ends = [seconds, seconds]
         if run.op.kind in ("gemm", "grouped_gemm") and model.bands:

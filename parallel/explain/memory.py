@@ -8,8 +8,8 @@ import numpy as np
 from parallel import memory
 from parallel.explain.equation import Equation, Input, Inputs, Values, computed, per_kind
 from parallel.explain.scene import Scene, ServeScene, TrainScene, one
-from parallel.models import Moe, mlp_parameters, norm_parameters, router_parameters, shared_parameters
-from parallel.operators import ACTIVATION_BYTES, kv_width
+from parallel.models import Moe, indexed, mlp_parameters, norm_parameters, router_parameters, shared_parameters
+from parallel.operators import ACTIVATION_BYTES, position_bytes
 from parallel.precision import FORMATS
 from parallel.training import footprint
 from parallel.training.frameworks import framework
@@ -136,7 +136,7 @@ def _weight_bytes(v: Values) -> Column:
 def _cache(scene: ServeScene) -> Inputs:
     work, decoding = scene.point.serve, scene.point.phase == "decode"
     context = work.mean_context if decoding else float(work.isl)
-    widths = [kv_width(kind.attention, scene.cols["tp"]) for kind in scene.kinds]
+    sizes = [position_bytes(kind.attention, scene.cols["tp"], work.kv_bytes) for kind in scene.kinds]
     windows = [kind.attention.sliding_window for kind in scene.kinds]
     return {
         "n": Input(per_kind(_stage(scene)), "", "layers of each kind on the fullest stage"),
@@ -144,7 +144,11 @@ def _cache(scene: ServeScene) -> Inputs:
         "c": Input(
             np.array([min(context, w) if w else context for w in windows]), "", "positions that are kept of each"
         ),
-        "k": Input(per_kind(widths), "", "values per position and layer"),
+        "k": Input(
+            per_kind([size / work.kv_bytes for size in sizes]),
+            "",
+            f"values per position and layer{', an index key and scales counted as such' * indexed(scene.point.model)}",
+        ),
         "b": Input(work.kv_bytes, "B", "bytes per value"),
     }
 

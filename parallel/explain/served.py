@@ -139,13 +139,17 @@ def _ep(asked: Asked) -> Inputs:
 
 def _cache(asked: Asked) -> Inputs:
     cost = asked.held.cost
-    counts, widths, flops, states, windows = (np.array(column) for column in zip(*cost.reads, strict=True))
     whole = asked.each * asked.context
-    seen = np.where(windows > 0, np.minimum(whole, asked.each * windows), whole)
+    rows = [row for held in cost.indexed for row in held.reads(asked.each, whole, asked.checked)]
+    for count, width, flops, state, window in cost.reads:
+        seen = min(whole, asked.each * window) if window else whole
+        rows.append((count, seen * width + asked.each * state, asked.checked * seen * flops))
+    counts, read, busy = (np.array(column) for column in zip(*rows, strict=True))
+    said = "layers of each kind" + ": index scores, choice and attention of each" * bool(cost.indexed)
     return _frame(asked) | {
-        "n": Input(counts, "", "layers of each kind"),
-        "V": Input(seen * widths + asked.each * states, "B", "cache read by a layer", {"context": asked.context}),
-        "Φ": Input(asked.checked * seen * flops, "s", "scores and weighted sums over it"),
+        "n": Input(counts, "", said),
+        "V": Input(read, "B", "cache read by a layer", {"context": asked.context}),
+        "Φ": Input(busy, "s", "scores and weighted sums over it"),
         "M": Input(cost.hbm_Bps, "B/s", "memory bandwidth, data sheet"),
         "η": Input(cost.hbm_efficiency, "", "share of it that streaming reaches"),
         "τ": Input(cost.hbm_ramp_s, "s", "ramp of the memory"),

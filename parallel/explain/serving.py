@@ -11,6 +11,7 @@ import numpy as np
 
 from parallel.explain.equation import Equation, Input, Inputs, Values, per_kind
 from parallel.explain.scene import ServeScene, one
+from parallel.models import Attention
 from parallel.operators import ACTIVATION_BYTES, decode_attention, kv_width
 from parallel.serving.phases import COMPUTE
 from topo.columns import Column
@@ -51,11 +52,12 @@ def _cache_read(scene: ServeScene) -> Inputs:
     work, machine, tp = scene.point.serve, scene.chip, np.array([scene.read("tp")])
     b, context, hidden = np.array([scene.tokens]), work.mean_context, scene.point.model.hidden
     bf16, att = machine.kernels["bf16"], [kind.attention for kind in scene.kinds]
-    listed = [decode_attention(a, hidden, b, context, tp, work.kv_bytes) for a in att]
+    part = machine.accelerator.generation
+    listed = [decode_attention(a, hidden, b, context, tp, work.kv_bytes, generation=part) for a in att]
     reads = [next(op for op in ops if op.term == "kv read") for ops in listed]
     shape = {
         "sequences": scene.tokens,
-        "context": [min(context, a.sliding_window or context) for a in att],
+        "context": [min(context, _most(a) or context) for a in att],
         "values per position": [one(kv_width(a, tp)) for a in att],
         "bytes per value": work.kv_bytes,
     }
@@ -69,6 +71,11 @@ def _cache_read(scene: ServeScene) -> Inputs:
         "Π": Input(machine.accelerator.peak_flops["bf16"], "FLOP/s", "dense BF16 peak, data sheet"),
         "ε": Input(machine.attention.forward, "", "share of it that fused attention reaches"),
     }
+
+
+def _most(att: Attention) -> int:
+    """Positions that a token attends to at most; 0 is all."""
+    return att.indexer.topk if att.indexer else att.sliding_window
 
 
 def _cache_read_s(v: Values) -> Column:

@@ -15,7 +15,7 @@ from parallel.models import Model, Moe, layer_count, unwindowed
 from parallel.serving.drafts import draft_memory
 from parallel.serving.engines import Engine, Settings, kv_bytes, launched, serving_recipe
 from parallel.serving.kernels import engine_chip
-from parallel.serving.operators import kv_copies
+from parallel.serving.operators import dealt_ranks
 from parallel.serving.passes import Curve, PassCost, Replica, Split, curves, layers_cost, weight_bytes
 from parallel.serving.pipelines import Pipeline, pipeline, unshared
 from parallel.serving.queueing import Limits, Served, StepCost
@@ -211,7 +211,7 @@ def deeper(ask: Ask, worker: Worker) -> Iterator[Split]:
 
 def dealt(ask: Ask, split: Split) -> Iterator[Split]:
     """Yield a split whose tensor ranks deal the cache that they would hold copies of, among as many as do."""
-    copies = [kv_copies(kind.attention, split.tp) for kind in ask.model.layers if kind.attention.kind != "delta"]
+    copies = [dealt_ranks(kind.attention, split.tp) for kind in ask.model.layers if kind.attention.kind != "delta"]
     most = min(copies, default=1.0)
     if split.dcp == 1 and most > 1 and split.tp % most == 0:
         yield replace(split, dcp=most)

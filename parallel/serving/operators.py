@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from parallel.hotexperts import BALANCED, UNTOLD, HotExperts
 from parallel.models import Attention, LayerKind, Mlp, Moe
 from parallel.operators import ACTIVATION_BYTES, Operator, kv_width, qk_width, v_width
+from parallel.serving.indexed import dealers, index_linear
 from topo.columns import ColumnLike, column
 
 STATE_BYTES = 4.0  # a recurrent state is kept in FP32 (transformers, modeling_qwen3_next.py)
@@ -78,6 +79,7 @@ def mla_linear(att: Attention, h: float, t: ColumnLike, tp: float) -> list[Opera
         Operator("absorb k", "grouped_gemm", "attention", "head", m=t, n=latent, k=nope, groups=heads),
         _vector("rope", wide * heads * rope),
         _vector("cache write", wide * (latent + rope)),
+        *index_linear(att, h, t),
         *(_vector(name) for name in CORE),
         Operator("absorb v", "grouped_gemm", "attention", "head", m=t, n=att.v_head_dim, k=latent, groups=heads),
         Operator("attention out", "gemm", "attention", m=t, n=h, k=heads * att.v_head_dim),
@@ -122,6 +124,11 @@ def kv_copies(att: Attention, tp: float) -> float:
     (1.0, 2.0)
     """
     return tp if att.kind == "mla" else max(tp / att.kv_heads, 1.0)
+
+
+def dealt_ranks(att: Attention, tp: float) -> float:
+    """Ranks that can deal the cache that they would hold copies of among them; fewer under an indexer."""
+    return dealers(att, tp) if att.indexer else kv_copies(att, tp)
 
 
 def cache_read(att: Attention, tp: float, dcp: float = 1.0) -> CacheRead:

@@ -23,9 +23,12 @@ from parallel.exchange import exchange_s
 from parallel.hotexperts import UNTOLD, HotExperts
 from parallel.models import Attention, LayerKind, Model, Moe, layer_order
 from parallel.operators import ACTIVATION_BYTES, Operator, head
+from parallel.operators import position_bytes as held_bytes
 from parallel.placement import domain_size, members_of
+from parallel.precision import FORMATS
 from parallel.roofline import Chip, forward_s
 from parallel.serving.engines import Engine
+from parallel.serving.indexed import Indexed, picked_bytes
 from parallel.serving.kernels import work_s
 from parallel.serving.operators import cache_read, layer_linear, prompt_flops
 from topo.columns import Column, ColumnLike, column
@@ -130,7 +133,8 @@ def dealt_s(replica: Replica, att: Attention, tokens: Column) -> Column:
     """Seconds in which ranks that deal the cache among them gather queries, and add up outputs by their log-sum-exp.
 
     Of `tokens` of ``H = heads/tp·dcp`` heads: an all-gather of queries, one of the sums in FP32, a reduce-scatter of outputs.
-    New prompt tokens of MLA meet keys and values of their own rank, unabsorbed, and need none of it.
+    New prompt tokens of MLA meet keys and values of their own rank, unabsorbed, and need none of it, unless an indexer chooses
+    among the positions of all ranks: these gather its candidates too.
     Source: vllm-project/vllm, docs/serving/context_parallel_deployment.md; cp_lse_ag_out_rs in vllm/attention/ops/common.py.
     """
     dcp, cluster = replica.split.dcp, replica.cluster
@@ -144,6 +148,7 @@ def dealt_s(replica: Replica, att: Attention, tokens: Column) -> Column:
         ("all_gather", ACTIVATION_BYTES * rows * query),
         ("all_gather", SUM_BYTES * rows * dcp),
         ("reduce_scatter", ACTIVATION_BYTES * rows * out),
+        *((("all_gather", picked_bytes(att, tokens, dcp)),) if att.indexer else ()),
     )
     seconds = [collective_s(op, size, group, path(cluster, op, "nccl"), "nccl") for op, size in sizes]
     return column(np.sum(seconds, axis=0))
@@ -182,6 +187,7 @@ class PassCost:
     graphs : most sequences of a captured graph; a larger pass is started kernel by kernel, as one with a prompt is
     dealt_s : seconds in which ranks that deal the cache among them talk, at each token count of `GRID`; () where none do
     dealt_prompts : whether prompt tokens do so too, as under grouped queries
+    indexed : layers whose tokens attend to positions that an indexer chooses; they are in neither `reads` nor `pair_s`
     """
 
     linear_s: tuple[float, ...]
@@ -198,6 +204,7 @@ class PassCost:
     graphs: float = math.inf
     dealt_s: tuple[float, ...] = ()
     dealt_prompts: bool = False
+    indexed: tuple[Indexed, ...] = ()
 
     def linear(self, tokens: float) -> float:
         """Seconds of the linear layers for some tokens: between the points of the grid on a line, beyond in proportion."""
@@ -211,6 +218,14 @@ class PassCost:
             wire_s = (seen * values_bytes + decoding * state_bytes) / self.hbm_Bps
             streamed = wire_s / self.hbm_efficiency + math.sqrt(self.hbm_ramp_s * wire_s)
             seconds += count * max(streamed, each * seen * flops_s)
+        return seconds + sum(self.rows_s(held.reads(decoding, positions, each)) for held in self.indexed)
+
+    def rows_s(self, rows: Sequence[tuple[float, float, float]]) -> float:
+        """Seconds of kernels given as (layers, bytes, seconds of arithmetic)."""
+        seconds = 0.0
+        for count, size_bytes, busy_s in rows:
+            wire_s = size_bytes / self.hbm_Bps
+            seconds += count * max(wire_s / self.hbm_efficiency + math.sqrt(self.hbm_ramp_s * wire_s), busy_s)
         return seconds
 
     def parts(self, decoding: float, positions: float, each: float = 1.0) -> dict[str, float]:
@@ -255,6 +270,7 @@ class PassCost:
             seconds += interpolated(self.dealt_s, tokens + prompt * self.dealt_prompts)
         if prompt:
             scores = sum(pair_s * (min(pairs, prompt * window) if window else pairs) for pair_s, window in self.pair_s)
+            scores += sum(self.rows_s(held.prompts(prompt, pairs)) for held in self.indexed)
             seconds += engine.prefill * (self.linear(tokens + prompt) - base + scores)
         if prompt or tokens > self.graphs:
             return max(seconds, engine.eager_s * self.kernels)
@@ -311,12 +327,18 @@ def layers_cost(
         linear, swap = linear + count * curve.seconds, swap + count * curve.swap
         kernels += count * curve.kernels
     dealt = sum((count * dealt_s(replica, kind.attention, t) for kind, count, _ in held), start=np.zeros_like(t))
-    bf16, hbm = machine.kernels["bf16"], machine.accelerator.hbm_Bps
+    bf16, part = machine.kernels["bf16"], machine.accelerator
+    hbm = part.hbm_Bps
     peak = machine.attention.forward * machine.accelerator.peak_flops["bf16"]
     read_peak = machine.attention.forward * machine.accelerator.peak_flops[_cache_format(replica)]
     one, many = (float(sum(forward_s(op, machine) for op in head(model.hidden, model.vocab, b, tp))) for b in (1, 257))
-    reads = []
-    for kind, count, _ in held:
+    reads, plain = [], [(kind, count) for kind, count, _ in held if not kind.attention.indexer]
+    rates = (
+        machine.attention.forward * machine.peak(FORMATS["fp8"]) if len(plain) < len(held) else peak,
+        read_peak,
+        peak,
+    )
+    for kind, count in plain:
         read = cache_read(kind.attention, tp, replica.split.dcp)
         reads.append((count, read.values * replica.kv_bytes, read.flops / read_peak, read.state_bytes, read.window))
     return PassCost(
@@ -327,14 +349,19 @@ def layers_cost(
         (one, (many - one) / 256) if ends else (0.0, 0.0),
         tuple(reads),
         tuple(
-            (count * prompt_flops(kind.attention, tp) / peak, kind.attention.sliding_window) for kind, count, _ in held
+            (count * prompt_flops(kind.attention, tp) / peak, kind.attention.sliding_window) for kind, count in plain
         ),
         hbm,
         bf16.hbm_efficiency,
         bf16.hbm_ramp_s,
         engine if ends else replace(engine, request_s=0.0),
         dealt_s=tuple(dealt.tolist()) if replica.split.dcp > 1 else (),
-        dealt_prompts=any(kind.attention.kind == "gqa" for kind, _, _ in held),
+        dealt_prompts=any(kind.attention.kind == "gqa" or kind.attention.indexer for kind, _, _ in held),
+        indexed=tuple(
+            Indexed.of(kind.attention, count, tp, replica.split.dcp, replica.kv_bytes, part.generation, rates)
+            for kind, count, _ in held
+            if kind.attention.indexer
+        ),
     )
 
 
@@ -387,11 +414,12 @@ def position_bytes(replica: Replica) -> float:
     """
     split = replica.split
     counts = [kind.count for kind in replica.model.layers] if split.pp <= 1 else _fullest(replica)
-    reads = [
-        (count, cache_read(kind.attention, split.tp, split.dcp))
+    grows = [
+        (count, kind.attention)
         for kind, count in zip(replica.model.layers, counts, strict=True)
+        if kind.attention.kind != "delta" and not kind.attention.sliding_window
     ]
-    return replica.kv_bytes * sum(count * read.values for count, read in reads if not read.window)
+    return float(sum(count * held_bytes(att, split.tp, replica.kv_bytes) / split.dcp for count, att in grows))
 
 
 def cache_positions(

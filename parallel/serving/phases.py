@@ -34,6 +34,7 @@ from parallel.precision import FORMATS, recipe
 from parallel.priced import Priced, total
 from parallel.roofline import Chip, chip
 from parallel.serving.engines import mean_prefill
+from parallel.serving.indexed import chosen_prompt
 from parallel.serving.kernels import started_s
 from parallel.serving.operators import grouped_experts
 from parallel.speculation import Drafts, draft_model
@@ -84,11 +85,16 @@ class Phase:
 
 def _decode_attention(job: ServeJob, kind: LayerKind, tokens: Column, tp: Column) -> list[Operator]:
     work = job.work  # the drafts of a sequence and its last token share the reads of its cache
-    width = work.kv_bytes / (work.drafts + 1.0)
-    return decode_attention(kind.attention, job.model.hidden, tokens, work.mean_context, tp, width)
+    return decode_attention(
+        kind.attention, job.model.hidden, tokens, work.mean_context, tp, work.kv_bytes,
+        sharing=work.drafts + 1.0, generation=job.chip.accelerator.generation,
+    )  # fmt: skip
 
 
 def _prefill_attention(job: ServeJob, kind: LayerKind, tokens: Column, tp: Column) -> list[Operator]:
+    if kind.attention.indexer:
+        ends, part = (float(job.work.cached), float(job.work.isl)), job.chip.accelerator
+        return chosen_prompt(kind.attention, job.model.hidden, tokens, *ends, tp, part.generation)
     seen = (
         job.work.isl + job.work.cached
     )  # a fresh token sees all that are cached and half of the fresh ones: half of this

@@ -6,10 +6,10 @@ Here stands what they need beside it: limits as the step counts them, and what a
 
 from dataclasses import dataclass, replace
 
-from parallel.models import Model, layer_count
+from parallel.models import Model, indexed, layer_count
 from parallel.serving.drafts import Drafting, drafting, in_steps
 from parallel.serving.engines import Settings
-from parallel.serving.operators import kv_copies
+from parallel.serving.operators import dealt_ranks
 from parallel.serving.passes import PassCost, Replica, Split
 from parallel.serving.pipelines import Pipeline, piped, pipeline
 from parallel.serving.queueing import Limits, Served
@@ -87,9 +87,13 @@ def split_faults(model: Model, split: Split, drafts: Drafts | None = None) -> li
     if split.pp > layers:
         faults.append(Fault("strategy.pp", int(split.pp), f"exceeds {layers} layers", f"write {layers} or less"))
     if split.dcp > 1:
-        most = int(min(kv_copies(kind.attention, split.tp) for kind in model.layers if kind.attention.kind != "delta"))
+        most = int(
+            min(dealt_ranks(kind.attention, split.tp) for kind in model.layers if kind.attention.kind != "delta")
+        )
         if split.tp % split.dcp or split.dcp > most:
             problem = f"deals the cache to ranks that hold copies of it: {most} of {split.tp:.0f}"
+            if indexed(model):
+                problem = f"deals an indexed cache to ranks whose heads fit one kernel: {most} of {split.tp:.0f} (vLLM)"
             faults.append(Fault("strategy.dcp", int(split.dcp), problem, f"write a divisor of tp up to {most}"))
     if drafts is not None:
         faults += draft_faults(model, drafts.method, split.pp, "eagle or model")

@@ -18,7 +18,7 @@ from clusters.software import Engine, TrainingConstants, training_constants
 from clusters.tunings import collective_s, tunings_path
 from parallel.alike import together
 from parallel.exchange import EXCHANGES, candidates, exchange_s, sm_share
-from parallel.models import Attention, LayerKind, Mlp, Model, Moe, layer_count
+from parallel.models import Attention, LayerKind, Mlp, Model, Moe, indexed, layer_count
 from parallel.operators import (
     ACTIVATION_BYTES,
     Operator,
@@ -38,6 +38,7 @@ from parallel.training.activations import MODES
 from parallel.training.frameworks import framework
 from parallel.workload import GRAPHS, TrainWorkload
 from topo.columns import Column, column
+from topo.errors import Fault, SpecError
 
 DENSE_AXES = ("used", "tp", "sp", "cp", "micro_batch")
 EXPERT_AXES = ("used", "tp", "cp", "ep", "etp", "micro_batch")
@@ -70,7 +71,18 @@ class TrainJob:
     def of(
         cls, model: Model, cluster: Cluster, work: TrainWorkload, fitted: TrainingConstants | None = None
     ) -> "TrainJob":
-        """Bind them together, with the shipped constants of training unless others are given."""
+        """Bind them together, with the shipped constants of training unless others are given.
+
+        Raises
+        ------
+        SpecError
+            The model attends to positions that an indexer chooses, whose gradients and loss are not priced.
+        """
+        if indexed(model):
+            problem = (
+                "chooses positions by an indexer: its gradients and its loss (2512.02556 §2.1, eq. 4) are not priced"
+            )
+            raise SpecError([Fault("model", model.name, problem, "train the dense shape, such as deepseek-v3")])
         if fitted is None:
             return _shipped(model, cluster, work, kernels_path(), tunings_path())
         machine = chip(cluster.accelerator, recipe(work.precision, training=True))

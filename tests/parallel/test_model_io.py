@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from parallel import io
 from parallel.configs import FAMILIES, layer_kinds
-from parallel.models import Attention, Mlp, Model, Moe, active_parameters, layer_order, parameters
+from parallel.models import Attention, Indexer, Mlp, Model, Moe, active_parameters, layer_order, parameters
 from topo.errors import SpecError
 
 TINY = {
@@ -23,6 +23,7 @@ TINY = {
 }
 MOE = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 MLA = {"kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
+SPARSE = {**MLA, "q_lora_rank": 16, "index_topk": 32, "index_n_heads": 2, "index_head_dim": 8}
 
 # As the training cases write it: DeepSeek-V3 and gpt-oss-20b (arXiv 2412.19437; arXiv 2508.10925).
 DEEPSEEK_CASE = {
@@ -236,6 +237,14 @@ def test_all_faults_of_a_file_come_at_once_with_file_field_value_and_remedy(tmp_
         ({"layer_types": ["sliding_attention", "full_attention"]}, "sliding_window"),
         ({"full_attention_interval": 4}, "full_attention_interval"),
         ({"index_topk": 2048}, "index_topk"),
+        ({"index_topk": 2048, "index_n_heads": 4, "index_head_dim": 8}, "index_topk"),
+        ({**SPARSE, "index_n_heads": None}, "index_n_heads"),
+        ({**SPARSE, "index_topk": -1}, "index_topk"),
+        ({**SPARSE, "q_lora_rank": None}, "index_topk"),
+        ({**SPARSE, "index_topk_freq": 4}, "index_topk_freq"),
+        ({**SPARSE, "indexer_types": ["full", "shared"]}, "indexer_types"),
+        ({**SPARSE, "index_topk_pattern": "FS"}, "index_topk_pattern"),
+        ({**SPARSE, "compress_ratios": [4, 128]}, "compress_ratios"),
     ],
 )
 def test_a_wrong_field_is_named_as_the_file_names_it(change, field):
@@ -245,7 +254,7 @@ def test_a_wrong_field_is_named_as_the_file_names_it(change, field):
 
 @given(
     st.dictionaries(
-        st.sampled_from([*TINY, *MOE, *MLA, "layer_types", "sliding_window", "n_group", "use_sliding_window"]),
+        st.sampled_from([*TINY, *MOE, *SPARSE, "layer_types", "sliding_window", "n_group", "use_sliding_window"]),
         st.one_of(st.none(), st.booleans(), st.integers(-3, 99), st.text(max_size=3), st.lists(st.text(max_size=3))),
     )
 )
@@ -258,6 +267,13 @@ def test_any_file_gives_a_model_or_a_spec_error(change):
     else:
         files = {"tiny.json"} if 0 < active_parameters(model) <= parameters(model) else set()
     assert files == {"tiny.json"}
+
+
+def test_an_indexer_is_read_with_its_latents():
+    fields = {**TINY, **SPARSE, "model_type": "glm_moe_dsa", "layer_types": ["deepseek_sparse_attention"] * 2}
+    (kind,) = io.model_from_config(fields, "tiny", "tiny.json").layers
+    assert kind.attention.indexer == Indexer(heads=2, head_dim=8, topk=32)
+    assert io.model_from_config({**fields, "index_topk": None}, "tiny", "").layers[0].attention.indexer is None
 
 
 def test_a_missing_file_gives_the_systems_reason(tmp_path):

@@ -37,10 +37,15 @@ ACTIVE = [
     ("qwen3-30b-a3b", True, 3.35),
     ("kimi-k2", True, 32.86),
 ]
+# Bytes of the published BF16 weights of GLM-5.2: total_size in model.safetensors.index.json of zai-org/GLM-5.2. It is GLM-5
+# with an index in 22 of its 79 layers, the drafting one included; the routers' biases are FP32.
+GLM_52_BYTES = 1_506_659_919_872
 
 # Bytes per token of the bf16 cache, by hand: 2 B · layers · (2 · kv_heads · head_dim, or latent + rope).
 CACHE = {
     "deepseek-v3": 2 * 61 * (512 + 64),
+    "deepseek-v3.2": 61 * (2 * (512 + 64) + 128 + 4),
+    "glm-5": 78 * (2 * (512 + 64) + 128 + 4),
     "kimi-k2": 2 * 61 * (512 + 64),
     "llama-3.1-8b": 2 * 32 * 2 * 8 * 128,
     "llama-3.1-70b": 2 * 80 * 2 * 8 * 128,
@@ -131,6 +136,27 @@ def test_cache_per_token_is_the_hand_value(name, size_bytes):
 
 def test_deepseek_v3_caches_70272_bytes_per_token():
     assert m.kv_bytes_per_token(read_model("deepseek-v3"), bytes_per_value=2) == 70_272
+
+
+def test_glm_5_is_the_published_weights_of_its_successor_and_57_more_indexers() -> None:
+    model = read_model("glm-5")
+    indexer = 2048 * 32 * 128 + 6144 * (128 + 32) + 2 * 128
+    biases = 76 * 256 * 2  # four bytes instead of two
+    assert 2 * (m.parameters(model, with_mtp=True) - 57 * indexer) + biases == GLM_52_BYTES
+
+
+def test_an_indexer_adds_three_matrices_and_a_norm() -> None:
+    sparse, dense = read_model("deepseek-v3.2"), read_model("deepseek-v3")
+    each = 1536 * 64 * 128 + 7168 * 128 + 7168 * 64 + 2 * 128
+    assert m.parameters(sparse) - m.parameters(dense) == 61 * each
+    assert (m.indexed(sparse), m.indexed(dense)) == (True, False)
+
+
+def test_sparse_attention_scores_all_positions_and_weighs_the_chosen_ones() -> None:
+    sparse, dense = (m.flops_per_token_forward(read_model(f"deepseek-v3{more}"), 65536) for more in (".2", ""))
+    chosen = 2048 - 2048**2 / (2 * 65536)
+    assert float(dense["attention_scores"]) == 61 * 2 * 128 * 320 * 32768
+    assert float(sparse["attention_scores"]) == 61 * 2 * (128 * 320 * chosen + 64 * 128 * 32768)
 
 
 def test_cache_of_one_layer_is_given_by_kind():

@@ -28,6 +28,8 @@ from parallel.operators import (
     fused_core,
     gemm_flops,
     head,
+    index_projections,
+    index_scores,
     kv_width,
     norm,
     routed_experts,
@@ -58,6 +60,11 @@ def layer(
     ]
 
 
+def index_of(attention: Attention, t: float, context: float) -> list[Operator]:
+    """Index scores of a whole sequence, where there are any."""
+    return index_scores(attention, t, context / 2.0, t) if attention.indexer else []
+
+
 def work(operators: list[Operator]) -> float:
     """FLOPs of GEMMs and attention cores; vector operations are counted in bytes alone."""
     return sum(number(gemm_flops(op)) if "gemm" in op.kind else number(op.flops) for op in operators)
@@ -79,14 +86,18 @@ def test_operators_of_all_layers_do_the_work_that_the_model_counts(name: str, co
 
 @every_model
 def test_splits_over_tp_and_ep_neither_lose_nor_invent_work(name: str) -> None:
-    # Of tp ranks together only MLA's down-projections are worked tp times. Every rank of ep brings as many tokens.
+    # Of tp ranks together only MLA's down-projections and an indexer are worked tp times. Every rank of ep brings as many
+    # tokens.
     model, t, tp, ep = read_model(name), 4096.0, 2.0, 4.0
     for kind in model.layers:
         a = kind.attention
         latent = a.q_lora_rank + a.kv_lora_rank + a.qk_rope_head_dim if a.kind == "mla" else 0
         one = work(layer(kind, model.hidden, t, 4096.0))
         split = work(layer(kind, model.hidden, t, 4096.0, tp, ep if isinstance(kind.mlp, Moe) else 1.0))
-        assert tp * split == pytest.approx(one + (tp - 1.0) * 2.0 * t * model.hidden * latent, rel=1e-12)
+        whole = 2.0 * t * model.hidden * latent + work(
+            [*index_projections(a, model.hidden, t), *index_of(a, t, 4096.0)]
+        )
+        assert tp * split == pytest.approx(one + (tp - 1.0) * whole, rel=1e-12)
 
 
 @pytest.mark.parametrize("context", [64, 128, 200, 256, 4096])
@@ -119,9 +130,9 @@ def test_tp_divides_split_gemms_but_not_the_latent(name: str, kind_index: int) -
     one, four = layer(kind, model.hidden, t, 4096.0), layer(kind, model.hidden, t, 4096.0, tp=4.0)
     assert [op.name for op in one] == [op.name for op in four]
     for a, b in zip(one, four, strict=True):
-        parts = 1.0 if a.name == "mla down" else 4.0
+        parts = 1.0 if a.name == "mla down" or a.name.startswith("index") else 4.0
         assert work([a]) == pytest.approx(parts * work([b]))
-        assert number(a.bytes) == pytest.approx(4.0 * number(b.bytes))
+        assert number(a.bytes) == pytest.approx((1.0 if a.name.startswith("index") else 4.0) * number(b.bytes))
 
 
 def test_key_value_heads_are_copied_beyond_one_per_rank() -> None:

@@ -64,6 +64,7 @@ SERVE: dict[str, float] = {"used": 8, "tp": 2, "ep": 8, "pp": 2, "microbatches":
 WORK = TrainWorkload(sequence=4096, global_batch=960)
 
 TRAIN_CASES = {
+    "training prices no indexed attention": Case({}, read_model("deepseek-v3.2")),
     "tp divides the attention heads": Case({"tp": 3, "dp": 16}, GPT_OSS),  # 64 heads; no dense MLP
     "tp divides the MLP width": Case({"ep": 1}, odd_width()),
     "ep needs experts": Case({"ep": 2}, LLAMA),
