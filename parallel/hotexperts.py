@@ -8,7 +8,9 @@ As public benchmarks find them, popularities are gamma distributed with the coef
 
 of the rows. Experts stay where their numbers put them, or a balancer copies the hottest and packs ranks evenly, as
 DeepSeek's does: a copy more for the expert with the largest load per copy, then the heaviest copy to the lightest rank with
-a free slot (deepseek-ai/EPLB, eplb.py: replicate_experts, balanced_packing). Chance comes on top (`parallel.routing`).
+a free slot (deepseek-ai/EPLB, eplb.py: replicate_experts, balanced_packing). Where nothing is said, experts of one box stay,
+and those of many are even, as engines' recipes have it: NVIDIA/TensorRT-LLM examples/wide_ep (num_slots: 288), SGLang issue 6017
+(--ep-num-redundant-experts 32), DeepSeek's 32 copies. Chance comes on top (`parallel.routing`).
 """
 
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ import numpy.typing as npt
 
 from parallel import routing
 from parallel.io import read_yaml
+from parallel.placement import BOX
 from parallel.shapes import Moe
 from topo.columns import Column, ColumnLike, column
 from topo.errors import Fault, SpecError
@@ -43,13 +46,13 @@ def fitted_skew() -> float:
 
 @dataclass(frozen=True, slots=True)
 class HotExperts:
-    """How uneven the rows of experts are; as it stands, as in public benchmarks, with every expert where its number puts it.
+    """How uneven the rows of experts are; as it stands, as in public benchmarks, balanced where ranks are more than a box has.
 
     Attributes
     ----------
     zipf : exponent s of the shares, in place of the popularity
     measured : rows of the busiest rank over the mean, as counted; 1 for ranks that a balancer keeps even, 0 where unknown
-    copies : experts that a balancer holds twice or more often; None without a balancer
+    copies : experts that a balancer holds twice or more often; None where nothing is said of a balancer
     skew : coefficient of variation of the popularity; None for the fitted one
     """
 
@@ -96,7 +99,11 @@ class HotExperts:
             return self.measured
         if self.zipf or self.copies is not None:
             return _busiest(self, experts, int(min(ranks, experts)))
-        return float(routing.most(1.0, self.variation(experts) ** 2 / ceil(experts / ranks), ranks))
+        return (
+            float(routing.most(1.0, self.variation(experts) ** 2 / ceil(experts / ranks), ranks))
+            if ranks <= BOX
+            else 1.0
+        )
 
     def busiest_of(self, experts: int, ranks: Column) -> Column:
         """Return `busiest` for a column of ranks.
@@ -116,7 +123,7 @@ class HotExperts:
         [1000000.0, 1260000.0]
         """
         if not (self.measured or self.zipf or self.copies is not None):
-            return routing.busiest_rows(moe, tokens, ranks, self.variation(moe.experts))
+            return routing.busiest_rows(moe, tokens, ranks, self.variation(moe.experts) * (column(ranks) <= BOX))
         over = (self.busiest_of(moe.experts, column(ranks)) - 1.0) * moe.topk / column(ranks)
         return column(over * column(tokens) + routing.busiest_rows(moe, tokens, ranks))
 
@@ -136,12 +143,12 @@ class HotExperts:
         elif self.measured:
             said = f"{self.measured:g} times the mean on the busiest rank, chance apart"
         else:
-            said = f"popularity varies by {self.variation(0):g} of its mean, as in public benchmarks"
+            said = f"popularity varies by {self.variation(0):g} of its mean, as in public benchmarks; balanced across boxes"
         return {"rows": said, "copies": self.copies}
 
 
 UNTOLD: Final = HotExperts()
-"""As public benchmarks find experts, without a balancer."""
+"""As public benchmarks find experts, and engines' recipes place them."""
 BALANCED: Final = HotExperts(measured=1.0)
 """Ranks that a balancer keeps even: chance alone parts them."""
 

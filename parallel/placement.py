@@ -16,6 +16,8 @@ from topo.columns import Column, ColumnLike, column
 from topo.tiers import Tier
 
 ORDERS: tuple[str, ...] = ("tp-cp-ep-dp-pp", "tp-cp-ep-pp-dp")
+BOX = 8
+"""Accelerators of one box: larger scale-up domains join boxes."""
 
 
 def domain_size(cluster: Cluster) -> int:

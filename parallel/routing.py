@@ -9,8 +9,9 @@ the mean:
   for rows, and the chances that nobody chooses them, to the power of T, for experts hit.
 * Expert groups (DeepSeek-V3 2412.19437 §2.1.2), which send the rows of a token to fewer ranks.
 * Popularity. Prompts of one kind like some experts better. Chances are taken as gamma distributed with coefficient of
-  variation c, so that T tokens leave an expert idle with ``(1 + c²·y)^(−1/c²)``, ``y = −T·ln(1 − p)`` (the zero class of the
-  negative binomial), and ranks that hold what their numbers give them differ by ``c/√n`` of the mean.
+  variation c, so that T tokens leave an expert idle with ``(1 − p)·((1 + c²·T·y)/(1 + c²·y))^(−1/c²)``, ``y = −ln(1 − p)``: the
+  zero class of the negative binomial, with k experts for the first token. Ranks that hold what their numbers give them
+  differ by ``c/√n`` of the mean.
 """
 
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def most(mean: ColumnLike, spread: ColumnLike, ranks: ColumnLike) -> Column:
     return np.where(ranks > 1, mu * np.maximum(1.0 - narrow**2 / 9.0 + largest(ranks) * narrow / 3.0, 1.0) ** 3, mu)
 
 
-def busiest_rows(moe: Moe, tokens: ColumnLike, ranks: ColumnLike, skew: float = 0.0) -> Column:
+def busiest_rows(moe: Moe, tokens: ColumnLike, ranks: ColumnLike, skew: ColumnLike = 0.0) -> Column:
     """Return the rows of the busiest rank, of the tokens of all ranks; `skew` is c where ranks are not balanced.
 
     A hundred tokens go to one of two experts: the busier has 0.59·√50 more than fifty.
@@ -107,7 +108,7 @@ def busiest_rows(moe: Moe, tokens: ColumnLike, ranks: ColumnLike, skew: float = 
     """
     t, ranks, at = column(tokens), column(ranks), chances(moe, ranks)
     mean = t * moe.topk / ranks
-    spread = _spread(at, t * at.one, t * at.same, t * at.apart) + (skew * mean) ** 2 / at.local
+    spread = _spread(at, t * at.one, t * at.same, t * at.apart) + (column(skew) * mean) ** 2 / at.local
     return most(mean, spread, ranks)
 
 
@@ -124,9 +125,13 @@ def busiest_hit(moe: Moe, tokens: ColumnLike, ranks: ColumnLike, skew: float = 0
         t * np.log1p(-np.minimum(chance, 1.0 - 1e-12))
         for chance in (at.one, 2.0 * at.one - at.same, 2.0 * at.one - at.apart)
     )
-    idle = -np.log1p(-(skew**2) * even) / skew**2 if skew else even
+    idle = even
+    if skew:
+        first = np.log1p(-np.minimum(at.one, 1.0 - 1e-12))
+        idle = first - (np.log1p(-(skew**2) * even) - np.log1p(-(skew**2) * first)) / skew**2
     rarer = 2.0 * (idle - even)
-    spread = _spread(at, np.exp(idle), np.exp(both + rarer), np.exp(across + rarer))
+    pairs = (np.exp(np.minimum(two + rarer, idle)) for two in (both, across))  # two are idle no more often than one
+    spread = _spread(at, np.exp(idle), *pairs)
     return np.minimum(most(-at.local * np.expm1(idle), spread, ranks), at.local)
 
 

@@ -12,8 +12,10 @@ from math import ceil
 from typing import Any, Final
 
 from clusters.catalogue import Accelerator
+from parallel.hotexperts import UNTOLD, HotExperts
 from parallel.io import read_yaml
-from parallel.models import Model
+from parallel.models import Model, Moe
+from parallel.placement import BOX
 from parallel.serving.engines import DATA, Settings, engine, engine_names, kv_bytes, launched
 from parallel.serving.passes import Split
 from parallel.speculation import Drafts
@@ -39,6 +41,7 @@ class Deployment:
     drafts, drafter : tokens that are drafted for each step, and what drafts: a key of `parallel.speculation.METHODS`
     per_host : accelerators of a host
     batch : sequences that an attention group is meant to decode at once, for the captured graphs; 0 where unknown
+    experts, copies : routed experts, and those that a balancer holds twice or more often; None where nothing is said of one
     """
 
     model: str
@@ -51,6 +54,13 @@ class Deployment:
     drafter: str = "mtp"
     per_host: int = 8
     batch: float = 0.0
+    experts: int = 0
+    copies: int | None = None
+
+    @property
+    def balanced(self) -> bool:
+        """Whether a balancer moves experts: it was asked for, or they lie in several boxes (`parallel.hotexperts`)."""
+        return bool(self.experts) and self.split.ep > 1 and (self.copies is not None or self.split.ep > BOX)
 
     @property
     def ranks(self) -> int:
@@ -166,6 +176,9 @@ def values(deployment: Deployment, name: str) -> dict[str, Value]:
         "tp": tp, "ranks": tp * groups, "groups": groups if grouped else None, "grouped": grouped,
         "ep": ep if routed else None, "experts_split": routed,
         "etp": etp if routed and etp > 1 else None,
+        "balanced": deployment.balanced or None, "updates": 1 if deployment.balanced else None,
+        "copies": deployment.copies or None if deployment.balanced else None,
+        "slots": deployment.experts + (deployment.copies or 0) if deployment.balanced else None,
         "exchange": words["exchange"].get(deployment.role) if routed and grouped and ep == tp * groups else None,
         "pp": int(split.pp) if split.pp > 1 else None,
         "dcp": int(split.dcp) if split.dcp > 1 else None,
@@ -216,6 +229,7 @@ def launches(
     kv: float | None,
     drafts: Drafts | None = None,
     given: Mapping[str, Any] | None = None,
+    hot: HotExperts = UNTOLD,
 ) -> dict[str, Any]:
     """Return how each engine is launched for a split under a load, with what it is usually set to; faults where it cannot.
 
@@ -235,6 +249,7 @@ def launches(
             per_host=max(part.rails, 1),
             batch=clients / split.dp,
             **drafted(drafts),
+            **balanced(model, hot),
         )
         told[name] = deploy(one, name)
     return told
@@ -248,6 +263,17 @@ def drafted(drafts: Drafts | None) -> dict[str, Any]:
     ({}, {'drafts': 2, 'drafter': 'mtp'})
     """
     return {"drafts": drafts.tokens, "drafter": drafts.method} if drafts else {}
+
+
+def balanced(model: Model, hot: HotExperts) -> dict[str, Any]:
+    """Return what a `Deployment` holds of experts.
+
+    >>> from parallel.io import read_model
+    >>> balanced(read_model("deepseek-v3"), HotExperts(copies=32))
+    {'experts': 256, 'copies': 32}
+    """
+    experts = max((kind.mlp.experts for kind in model.layers if isinstance(kind.mlp, Moe)), default=0)
+    return {"experts": experts, "copies": hot.copies}
 
 
 def repository(model: Model) -> str:

@@ -11,7 +11,7 @@ and looked up between, so that a step of `parallel.serving.queueing` costs micro
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,24 +19,21 @@ import numpy as np
 from clusters.build import Cluster, path
 from clusters.tunings import collective_s
 from parallel import memory
-from parallel.exchange import exchange_s
 from parallel.hotexperts import UNTOLD, HotExperts
 from parallel.models import Attention, LayerKind, Model, Moe, layer_order
 from parallel.operators import ACTIVATION_BYTES, Operator, head
 from parallel.operators import position_bytes as held_bytes
-from parallel.placement import domain_size, members_of
 from parallel.precision import FORMATS
 from parallel.roofline import Chip, forward_s
 from parallel.serving.engines import Engine
 from parallel.serving.indexed import Indexed, picked_bytes
 from parallel.serving.kernels import work_s
 from parallel.serving.operators import cache_read, layer_linear, prompt_flops
+from parallel.serving.swaps import beside, group_of, swaps
 from topo.columns import Column, ColumnLike, column
 
 ENDS = 3
 """Kernels beside the layers: embedding, last norm, sampling."""
-BOX = 8
-"""Accelerators of one box: larger scale-up domains join boxes."""
 SUM_BYTES = 4.0
 """Of a log-sum-exp: FP32."""
 GRID: tuple[float, ...] = (*map(float, range(1, 9)), *(float(round(2.0**e)) for e in np.arange(3.5, 15.1, 0.5)))
@@ -91,42 +88,12 @@ def reduce_s(cluster: Cluster, size_bytes: Column, ranks: float, own: str = "gra
     """Seconds of an all-reduce: the engine's own kernels while they are faster, NCCL's beyond."""
     if ranks <= 1:
         return np.zeros_like(size_bytes)
-    group = _group(cluster, size_bytes, ranks)
+    group = group_of(cluster, size_bytes, ranks)
     ways = [
         collective_s("all_reduce", size_bytes, group, path(cluster, "all_reduce", regime), regime)
         for regime in (own, "nccl")
     ]
     return np.minimum(*ways)
-
-
-def _group(cluster: Cluster, like: Column, ranks: float) -> Column:
-    one = np.ones_like(like)
-    return members_of(cluster, one * domain_size(cluster), one * ranks, one)
-
-
-def swap_s(replica: Replica, moe: Moe, tokens: Column) -> Column:
-    """Seconds between attention groups and experts: gather and scatter, or dispatch and combine, whichever is shorter.
-
-    Inside one box engines gather and scatter unless told otherwise (vLLM, docs/serving/expert_parallel_deployment.md:
-    ``allgather_reducescatter``; TensorRT-LLM, fused_moe_cutlass.py, select_alltoall_method_type: wants NVLink across boxes);
-    so they do where an expert is split, since every part of it needs every row.
-    """
-    cluster, h, ranks = replica.cluster, replica.model.hidden, replica.split.stage
-    group = _group(cluster, tokens, ranks)
-    size = ACTIVATION_BYTES * tokens * replica.split.dp * h
-    plain = sum(
-        (collective_s(op, size, group, path(cluster, op, "nccl"), "nccl") for op in ("all_gather", "reduce_scatter")),
-        start=np.zeros_like(size),
-    )
-    if replica.split.etp > 1 or ranks <= domain_size(cluster) <= BOX:
-        return column(plain)
-    own = tokens / replica.split.tp
-    recipe = replica.chip.recipe
-    sent = [
-        exchange_s(cluster, moe, h, own, group, recipe, name="auto", phase=phase) for phase in ("decode", "prefill")
-    ]
-    busiest = replica.hot.busiest(moe.experts, ranks)
-    return column(np.minimum.reduce([plain, *(busiest * (way["dispatch"] + way["combine"]) for way in sent)]))
 
 
 def dealt_s(replica: Replica, att: Attention, tokens: Column) -> Column:
@@ -140,7 +107,7 @@ def dealt_s(replica: Replica, att: Attention, tokens: Column) -> Column:
     dcp, cluster = replica.split.dcp, replica.cluster
     if dcp <= 1 or att.kind == "delta":
         return np.zeros_like(tokens)
-    group, rows = _group(cluster, tokens, dcp), tokens * max(att.heads / replica.split.tp, 1.0) * dcp
+    group, rows = group_of(cluster, tokens, dcp), tokens * max(att.heads / replica.split.tp, 1.0) * dcp
     latent = att.kind == "mla"
     query = att.kv_lora_rank + att.qk_rope_head_dim if latent else att.head_dim
     out = att.kv_lora_rank if latent else att.head_dim
@@ -160,16 +127,16 @@ def linear_operators(replica: Replica, kind: LayerKind, t: ColumnLike) -> tuple[
     return layer_linear(kind, replica.model.hidden, t, split.tp, split.dp, split.etp, split.ep, replica.hot)
 
 
-def _layer_s(replica: Replica, kind: LayerKind, t: Column) -> tuple[Column, Column, int]:
-    """Return the seconds of one layer's linear part and reductions, of its expert exchange, and the kernels it starts."""
+def _layer_s(replica: Replica, kind: LayerKind, t: Column) -> tuple[Column, dict[str, Column], int]:
+    """Return the seconds of one layer's linear part and reductions, of its expert exchange by each way, and its kernels."""
     split, machine = replica.split, replica.chip
     ops, beside = linear_operators(replica, kind, t)
     seconds = np.sum([np.broadcast_to(work_s(op, machine), t.shape) for op in [*ops, *beside]], axis=0)
     size = ACTIVATION_BYTES * t * replica.model.hidden
     reduce = reduce_s(replica.cluster, size, split.tp, replica.regime)
     if isinstance(kind.mlp, Moe) and split.dp > 1:
-        return seconds + reduce, swap_s(replica, kind.mlp, t), len(ops)
-    return seconds + 2.0 * reduce, np.zeros_like(t), len(ops)
+        return seconds + reduce, swaps(replica, kind.mlp, t), len(ops)
+    return seconds + 2.0 * reduce, {}, len(ops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +147,8 @@ class PassCost:
     ----------
     linear_s : seconds of the linear layers and all communication at each token count of `GRID`
     swap_s : seconds of the expert exchange among them
+    beside : ways of the exchange that another half can compute beside: the share of the multiprocessors that it takes, and its
+        seconds at each token count of `GRID`
     kernels : kernels of a pass, and how long an empty one takes in a captured graph
     head_s : seconds of the language-model head for one sequence, and for each further one
     reads : (layers, cache read) of every kind
@@ -202,6 +171,7 @@ class PassCost:
     hbm_ramp_s: float
     engine: Engine
     graphs: float = math.inf
+    beside: tuple[tuple[float, tuple[float, ...]], ...] = ()
     dealt_s: tuple[float, ...] = ()
     dealt_prompts: bool = False
     indexed: tuple[Indexed, ...] = ()
@@ -248,11 +218,19 @@ class PassCost:
     def overlapped(self, decoding: float, positions: float, prompt: float, pairs: float) -> float:
         """Return the seconds of a pass in two halves, the exchange of one behind the computation of the other.
 
-        ``2·max(C, M)`` of the halves' computation, starts included, and exchange (DeepSeek-V3 2412.19437 §3.4).
+        A half takes ``max(M, C + s·min(M, C/(1 − s)))``: computation C, starts included, goes on with ``1 − s`` of the
+        multiprocessors while the exchange M is under way (DeepSeek-V3 2412.19437 §3.4). Of the ways, the one that takes least.
         """
-        half = self(decoding / 2.0, positions / 2.0, prompt / 2.0, pairs / 2.0)
-        moved = interpolated(self.swap_s, (decoding + prompt) / 2.0) * (self.engine.prefill if prompt else 1.0)
-        return 2.0 * max(half - moved, moved)
+        half, over = (
+            self(decoding / 2.0, positions / 2.0, prompt / 2.0, pairs / 2.0),
+            self.engine.prefill if prompt else 1.0,
+        )
+        tokens, found = (decoding + prompt) / 2.0, [half]
+        compute = half - over * interpolated(self.swap_s, tokens)
+        for share, seconds in self.beside:
+            moved = over * interpolated(seconds, tokens)
+            found.append(max(moved, compute + share * min(moved, compute / (1.0 - share))))
+        return 2.0 * min(found)
 
     def __call__(self, decoding: float, positions: float, prompt: float, pairs: float, /) -> float:
         """Return the seconds of a pass; a prompt pays the engine's prefill factor on what it adds."""
@@ -288,21 +266,22 @@ def interpolated(curve: tuple[float, ...], tokens: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One layer of a kind, at each token count of `GRID`: linear part and communication, exchange among it, its kernels."""
+    """One layer of a kind, at each token count of `GRID`: linear part and reductions, expert exchange by each way, kernels."""
 
     seconds: Column
-    swap: Column
+    swaps: Mapping[str, Column]
     kernels: int
+
+    @property
+    def swap(self) -> Column:
+        """The expert exchange by the shortest way."""
+        return np.minimum.reduce([*self.swaps.values()]) if self.swaps else np.zeros_like(self.seconds)
 
 
 def curves(replica: Replica) -> tuple[Curve, ...]:
     """Price one layer of every kind."""
     t = np.array(GRID)
-    found = []
-    for kind in replica.model.layers:
-        seconds, moved, started = _layer_s(replica, kind, t)
-        found.append(Curve(seconds + moved, moved, started))
-    return tuple(found)
+    return tuple(Curve(*_layer_s(replica, kind, t)) for kind in replica.model.layers)
 
 
 def pass_cost(replica: Replica, engine: Engine) -> PassCost:
@@ -324,7 +303,7 @@ def layers_cost(
     linear, swap, kernels = np.zeros_like(t), np.zeros_like(t), ENDS * ends
     held = [(kind, count, curve) for kind, count, curve in zip(model.layers, counts, priced, strict=True) if count]
     for _, count, curve in held:
-        linear, swap = linear + count * curve.seconds, swap + count * curve.swap
+        linear, swap = linear + count * (curve.seconds + curve.swap), swap + count * curve.swap
         kernels += count * curve.kernels
     dealt = sum((count * dealt_s(replica, kind.attention, t) for kind, count, _ in held), start=np.zeros_like(t))
     bf16, part = machine.kernels["bf16"], machine.accelerator
@@ -355,6 +334,7 @@ def layers_cost(
         bf16.hbm_efficiency,
         bf16.hbm_ramp_s,
         engine if ends else replace(engine, request_s=0.0),
+        beside=beside(replica, [(count, curve.swaps) for _, count, curve in held]),
         dealt_s=tuple(dealt.tolist()) if replica.split.dcp > 1 else (),
         dealt_prompts=any(kind.attention.kind == "gqa" or kind.attention.indexer for kind, _, _ in held),
         indexed=tuple(

@@ -14,7 +14,7 @@ from clusters.build import Cluster, build, path
 from clusters.catalogue import Accelerator, accelerator
 from clusters.spec import parse
 from collectives.point_to_point import farthest
-from parallel.hotexperts import HotExperts
+from parallel.hotexperts import UNTOLD, HotExperts
 from parallel.models import Model, unwindowed
 from parallel.placement import domain_size, members_of
 from parallel.serving.drafts import Drafting, drafting
@@ -58,6 +58,7 @@ class Run:
     sized : whether the token budget was sized by the load, see `parallel.serving.engines.benchmarked`
     drafted : whether multi-token prediction drafts a token per step
     prefill, workers : split of a prefill worker, and how many workers prefill and decode
+    hot : how uneven the rows of experts are
     """
 
     engine: str
@@ -74,6 +75,7 @@ class Run:
     drafted: bool = False
     prefill: Split | None = None
     workers: tuple[float, float] = (1.0, 1.0)
+    hot: HotExperts = UNTOLD
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +98,21 @@ def _cluster(name: str, accelerators: int) -> Cluster:
 
 @lru_cache(maxsize=1024)
 def _priced(
-    model: Model, name: str, precision: str, gemm_quant: str, split: Split, kv: float, base: Engine, attention: str
+    model: Model,
+    name: str,
+    precision: str,
+    gemm_quant: str,
+    split: Split,
+    kv: float,
+    base: Engine,
+    hot: HotExperts,
+    attention: str,
 ) -> tuple[Replica, PassCost]:
     domain = accelerator(name).domain
     cluster = _cluster(name, int(np.ceil(split.ranks / domain)) * domain)
     recipe = serving_recipe(model, precision, cluster.accelerator, gemm_quant)
     machine = engine_chip(cluster.accelerator, replace(recipe, attention=attention or recipe.attention), base)
-    replica = Replica(model, cluster, machine, split, kv, HotExperts(skew=base.skew), base.regime)
+    replica = Replica(model, cluster, machine, split, kv, replace(hot, skew=base.skew), base.regime)
     return replica, pass_cost(replica, base)
 
 
@@ -113,7 +123,7 @@ def worker(run: Run, split: Split, base: Engine, settings: Settings, attention: 
         engine(run.engine), grouped=base.grouped, skew=base.skew
     )  # of the engine's constants, curves hold no others
     model = unwindowed(run.model, run.isl + run.osl)
-    replica, cost = _priced(model, run.part.name, run.precision, run.gemm_quant, split, kv, kernels, attention)
+    replica, cost = _priced(model, run.part.name, run.precision, run.gemm_quant, split, kv, kernels, run.hot, attention)
     return replica, replace(cost, engine=base, graphs=settings.graphs)
 
 

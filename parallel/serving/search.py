@@ -391,6 +391,7 @@ def deploy(ask: Ask, point: Point) -> dict[str, Any]:
             per_host=max(ask.cluster.accelerator.rails, 1),
             batch=batch,
             **flags.drafted(ask.drafts),
+            **flags.balanced(ask.model, ask.hot),
         )
         told[role or "server"] = flags.deploy(one, point.engine)
     return told

@@ -175,6 +175,7 @@ def _trusted(
         "deploy": launches(
             *(replica.model, part, held.checkpoint, replica.split, each, lengths, file.workload.kv_bytes, held.drafts),
             file.settings.given,
+            replica.hot,
         ),
         "warnings": [
             *held.trust.warnings(held.named),

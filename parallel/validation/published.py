@@ -15,6 +15,7 @@ from typing import Any, Final
 from clusters import measurements
 from clusters.catalogue import Accelerator
 from clusters.products import part_of
+from parallel.hotexperts import BALANCED, UNTOLD, HotExperts
 from parallel.hybrids import served_model
 from parallel.io import read_yaml
 from parallel.models import Model
@@ -45,8 +46,16 @@ SKIPS: Final = {
 }
 """Reason -> what it means, beside those of `parallel.validation.serving_rows.SKIPS`."""
 
-TOLD: Final[Mapping[str, Mapping[str, Any]]] = {"deepseek-ai/open-infra-index": {"microbatches": 2}}
-"""Source -> what it says of the split beside its figures (its overview: both phases run in two micro-batches)."""
+TOLD: Final[Mapping[str, Mapping[str, Any]]] = {
+    "deepseek-ai/open-infra-index": {"microbatches": 2},
+    "LMSYS blog 2025-05-05 large-scale EP (SGLang on 12x8 H100)": {"redundant_experts": 32},
+    "LMSYS blog 2025-06-16 GB200 part 1": {"redundant_experts": 32},
+    "LMSYS blog 2025-09-25 GB200 part 2": {"redundant_experts": 32},
+}
+"""Source -> what it says of the split beside its figures: both phases run in two micro-batches (DeepSeek's overview); a
+balancer keeps 32 experts twice (the commands of sgl-project/sglang issue 6017: --ep-num-redundant-experts 32 --enable-eplb)."""
+BALANCED_RUNS: Final = ("balanced routing",)
+"""Words of a case whose experts were made to take even rows."""
 
 SATURATED: Final = ("LMSYS blog 2025-06-16", "LMSYS blog 2025-09-25")
 """Sources that kept their decoding nodes saturated (by a "slow-down API"): as many sequences as the cache holds."""
@@ -207,7 +216,7 @@ def _rate(case: Case, _: str, notes: list[str]) -> float:
     if not named:
         notes.append(f"the engine has no constants: kernels as {UNKNOWN} chooses them, and nothing added")
     base = engine(named) if named else bare(engine(UNKNOWN))
-    run = Run(base.name, held.model, held.part, held.precision, split, 1.0, held.context, 1.0)
+    run = Run(base.name, held.model, held.part, held.precision, split, 1.0, held.context, 1.0, hot=held.hot)
     settings = replace(base.defaults, kv_bytes=held.kv_bytes, graphs=max(held.batch, base.defaults.graphs))
     replica, cost = worker(run, split, base, settings, held.attention)
     if held.batch == math.inf:
@@ -235,6 +244,7 @@ class Steady:
     microbatches : halves that a pass is run in; None where the case does not say
     token_s : measured seconds of one token on one accelerator
     drafts : what multi-token prediction drafts, where it does
+    hot : how uneven the rows of experts are
     """
 
     model: Model
@@ -250,6 +260,7 @@ class Steady:
     microbatches: int | None
     token_s: float
     drafts: Drafts | None = None
+    hot: HotExperts = UNTOLD
 
 
 def steady(case: Case) -> Steady:
@@ -302,7 +313,16 @@ def steady(case: Case) -> Steady:
         parallel.get("microbatches"),
         accelerators / float(case["value"]),
         drafts_yielding(int(drafted), float(length)) if drafted and length else None,
+        _hot(case),
     )
+
+
+def _hot(case: Case) -> HotExperts:
+    """Return how uneven the rows of a case's experts are: balanced by construction, by a balancer's copies, or not at all."""
+    if any(words in f"{case.get('notes')} {case.get('config_completeness')}" for words in BALANCED_RUNS):
+        return BALANCED
+    copies = (case.get("parallel") or {}).get("redundant_experts")
+    return HotExperts(copies=int(copies)) if copies else UNTOLD
 
 
 def _engine(case: Case) -> str:

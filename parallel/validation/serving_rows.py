@@ -11,8 +11,9 @@ from clusters.catalogue import key_of
 from clusters.measurements import Table
 from parallel.hybrids import served_model
 from parallel.models import Moe
+from parallel.placement import BOX
 from parallel.serving.engines import ALIASES, engine_names
-from parallel.serving.passes import BOX, Split
+from parallel.serving.passes import Split
 from parallel.serving.runs import Run
 from parallel.validation.cases import Skip
 from parallel.validation.link_rows import part

@@ -149,14 +149,14 @@ def test_a_closed_loop_with_drafts_obeys_littles_law(ask: Ask) -> None:
 def test_hot_experts_lengthen_and_copies_shorten(ask: Ask) -> None:
     wide = {**DEEP, "strategy": {"tp": 1, "ep": 8}, "load": {"clients": 256}}
     work = {"isl": 2000, "osl": 500, "precision": "fp8"}
-    even, hot, copied = (
-        ask(**wide, workload={**work, **more}) for more in ({}, {"zipf": 0.8}, {"zipf": 0.8, "expert_copies": 32})
+    untold, even, hot, copied = (
+        ask(**wide, workload={**work, **more})
+        for more in ({}, {"imbalance": 1.0}, {"zipf": 0.8}, {"zipf": 0.8, "expert_copies": 32})
     )
-    assert even["tpot_s"] < copied["tpot_s"] < hot["tpot_s"]
+    assert even["tpot_s"] < untold["tpot_s"] < hot["tpot_s"]
+    assert copied["tpot_s"] < hot["tpot_s"]
     assert copied["memory_bytes"]["weights"] > even["memory_bytes"]["weights"]
-    assert "even" in even["experts"]["rows"]
-    measured = ask(**wide, workload={**work, "imbalance": 1.0})
-    assert measured["tpot_s"] == even["tpot_s"]
+    assert "public benchmarks" in untold["experts"]["rows"]
 
 
 def test_every_fault_of_stages_drafts_and_experts_is_told(ask: Ask) -> None:
