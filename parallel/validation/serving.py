@@ -85,7 +85,12 @@ def score(file: str | Path | None = None, progress: Progress | None = None) -> d
         },
         "ranking": rankings(rows),
         "levels": {kind: levels([row for row in rows if row["kind"] == kind]) for kind in _kinds(rows)},
-        "constants": {"fitted": engines + rates, "engines": engines, "grouped products": rates},
+        "constants": {
+            "fitted": engines + rates + 1,
+            "engines": engines,
+            "grouped products": rates,
+            "popularity of experts": 1,
+        },
         "leave_one_source_out": held_out(),
         "skips": {**SKIPS, **validation_published.SKIPS},
         "rows": rows,

@@ -106,7 +106,12 @@ def test_a_file_of_ones_own_is_scored(tmp_path: Path) -> None:
     assert document["summary"]["predicted"] == 4
     assert {row["metric"] for row in document["rows"]} == {"tpot", "ttft"}
     assert document["rows"][-1]["skipped_because"] == "engine not modelled: abacus"
-    assert document["constants"] == {"fitted": 22, "engines": 18, "grouped products": 4}
+    assert document["constants"] == {
+        "fitted": 23,
+        "engines": 18,
+        "grouped products": 4,
+        "popularity of experts": 1,
+    }
     tpot = document["rows"][0]
     assert tpot["interval"][0] < tpot["predicted"] < tpot["interval"][1]
 
