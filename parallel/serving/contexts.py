@@ -17,6 +17,9 @@ from clusters.tunings import collective_s
 from collectives.point_to_point import farthest
 from parallel.models import Attention
 from parallel.operators import ACTIVATION_BYTES, Operator, kv_width, position_bytes
+from parallel.placement import domain_size, members_of
+from parallel.roofline import Chip
+from parallel.serving.kernels import work_s
 from topo.columns import Column, ColumnLike, column
 
 
@@ -76,6 +79,27 @@ def unhidden_s(step_s: ColumnLike, attention_s: ColumnLike, cp: ColumnLike) -> C
     """
     cp = column(cp)
     return (cp - 1.0) * np.maximum(column(step_s) - column(attention_s) / cp, 0.0)
+
+
+def shared_s(cluster: Cluster, machine: Chip, att: Attention, tokens: Column, tp: float, cp: float) -> Column:
+    """Seconds of a layer that sharing the `tokens` of prompts over cp ranks, tp apart, adds under an engine.
+
+    An all-gather of new keys and values before attention, and the up-projection of latents that others computed.
+    """
+    group = members_of(cluster, np.full_like(tokens, domain_size(cluster)), cp, tp)
+    road, size = path(cluster, "all_gather", "nccl"), gathered_bytes(att, tokens, tp)
+    again = [work_s(op, machine) for op in expanded(att, tokens * (cp - 1.0) / cp, tp)]
+    return column(collective_s("all_gather", size, group, road, "nccl") + np.sum(again, axis=0))
+
+
+def restored_s(cluster: Cluster, tokens: Column, hidden: float, tp: float, cp: float) -> Column:
+    """Seconds after the last layer in which all ranks get all tokens again: an all-gather of ``2·t·h`` bytes.
+
+    Source: sgl-project/sglang, pull request 12065; vllm-project/vllm, vllm/v1/worker/cp_utils.py (restore after all-gather).
+    """
+    group = members_of(cluster, np.full_like(tokens, domain_size(cluster)), cp, tp)
+    road = path(cluster, "all_gather", "nccl")
+    return column(collective_s("all_gather", ACTIVATION_BYTES * tokens * hidden, group, road, "nccl"))
 
 
 Way = Callable[[Cluster, Column, Column, Column, Column], tuple[Column, Column]]
