@@ -106,9 +106,10 @@ def objectives() -> str:
 
 def rules() -> str:
     """Return the rules of valid strategies."""
-    from parallel.rules import SERVE_RULES, TRAIN_RULES
+    from parallel.rules import DECODE_RULES, SERVE_RULES, TRAIN_RULES
 
     held = [("training", rule) for rule in TRAIN_RULES] + [("serving", rule) for rule in SERVE_RULES]
+    held += [("decoding", rule) for rule in DECODE_RULES if rule not in SERVE_RULES]
     return table(
         ("of", "rule", "reads", "remedy"), [(of, r.name, ", ".join(r.axes) or "the model", r.remedy) for of, r in held]
     )

@@ -136,8 +136,10 @@ def stage_parameters(
 def serving_weights(model: Model, cols: Mapping[str, Column], recipe: Recipe, copies: int = 0) -> Column:
     """Weight bytes per rank of the fullest stage, each role in its own format, with so many copies of experts.
 
-    Routed experts spread over all ``max(ep, tp)`` ranks of the stage, as `parallel.serving.phases` prices them.
+    Routed experts spread over all ``max(ep, tp·cp)`` ranks of the stage, as `parallel.serving.phases` prices them; what else
+    there is the ranks that share a prompt (`cp`) hold each for itself.
     """
+    spread = np.maximum(cols["ep"], cols["tp"] * cols.get("cp", np.ones_like(cols["tp"])))
     layers = fullest_stage(model, cols["pp"])
     width = {role: FORMATS[getattr(recipe, role)].bytes_per_value for role in ("attention", "mlp", "experts", "head")}
     total = end_parameters(model, cols["tp"], cols["pp"]) * width["head"]
@@ -148,7 +150,7 @@ def serving_weights(model: Model, cols: Mapping[str, Column], recipe: Recipe, co
             attention_shard(model, kind, cols["tp"]) * width["attention"]
             + feed * width["mlp"]
             + small
-            + expert_shard(model, kind, np.maximum(cols["ep"], cols["tp"]), 1.0, copies) * width["experts"]
+            + expert_shard(model, kind, spread, 1.0, copies) * width["experts"]
         )
     return total
 

@@ -58,7 +58,7 @@ def strategy_of(bound: Bound, cols: Columns, index: int) -> dict[str, Any]:
     row["ranks_per_domain"] = row.pop("used")
     if bound.task.phase != "train":
         ranks = int(stage_ranks(cols)[index])
-        row["attention_dp"] = ranks // int(row["tp"])
+        row["attention_dp"] = ranks // int(row["tp"] * row.get("cp", 1))
     else:
         row |= {name: bool(row[name]) for name in ("ep_overlap", "sp")}
         row["schedule"] = "1f1b" if row.get("vpp") == 1 and row.get("schedule") == SCHEDULES[0] else row.get("schedule")

@@ -16,6 +16,7 @@ from collectives.pipelines.domains import any_numbers
 from parallel.exchange import works_for
 from parallel.models import Mlp, Model, Moe, indexed, layer_count
 from parallel.placement import ORDERS, domain_size, members_of, world
+from parallel.serving.contexts import context_ranks
 from parallel.serving.phases import replicas, stage_ranks
 from parallel.strategy import Columns
 from parallel.training.layer import RECOMPUTE
@@ -123,6 +124,18 @@ def _kernels_reach(c: Columns, s: Setting) -> Mask:
         return np.ones(c.rows, dtype=bool)
     ranks = stage_ranks(c)
     return works_for(s.cluster, members_of(s.cluster, c["used"], ranks, np.ones_like(ranks)), named)
+
+
+def _whole(sequences: Column, parts: Column) -> Mask:
+    return np.asarray((sequences >= parts) & divides(parts, sequences))
+
+
+def _fresh(s: Setting) -> float:
+    return s.work.fresh if isinstance(s.work, ServeWorkload) else 0.0
+
+
+def _recurrent(c: Columns, s: Setting) -> Mask:
+    return np.full(c.rows, any(kind.attention.kind == "delta" for kind in s.model.layers))
 
 
 def _copies(c: Columns, s: Setting) -> Mask:
@@ -257,9 +270,21 @@ SERVE_RULES: tuple[Rule, ...] = (
     TRAIN_RULES[3],
     Rule(
         "attention groups tile the expert group",
-        ("tp", "ep"),
-        lambda c, s: divides(c["tp"], stage_ranks(c)),
-        "choose an ep that tp divides",
+        ("tp", "cp", "ep"),
+        lambda c, s: divides(c["tp"] * context_ranks(c), stage_ranks(c)),
+        "choose an ep that tp (times cp, where prompts are dealt) divides",
+    ),
+    Rule(
+        "every rank of a prompt has two pieces of it",
+        ("cp",),
+        lambda c, s: (context_ranks(c) == 1) | (2.0 * context_ranks(c) <= _fresh(s)),
+        "lower cp: a prompt is cut into 2·cp pieces of a token at least",
+    ),
+    Rule(
+        "a recurrent state is computed in order",
+        ("cp",),
+        lambda c, s: (context_ranks(c) == 1) | ~_recurrent(c, s),
+        "set cp to 1: a linear-attention layer hands its state from token to token",
     ),
     Rule(
         "stages hold at least one layer",
@@ -269,14 +294,14 @@ SERVE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "a replica fits the cluster",
-        ("used", "tp", "ep", "pp"),
+        ("used", "tp", "cp", "ep", "pp"),
         lambda c, s: replicas(s.cluster, c) >= 1,
         "lower ep·pp below the number of accelerators",
     ),
     Rule(
         "micro-batches are whole",
-        ("batch", "tp", "microbatches"),
-        lambda c, s: (c["batch"] * c["tp"] >= c["microbatches"]) & divides(c["microbatches"], c["batch"] * c["tp"]),
+        ("batch", "tp", "cp", "microbatches"),
+        lambda c, s: _whole(c["batch"] * c["tp"] * context_ranks(c), c["microbatches"]),
         "give every attention group at least one sequence per micro-batch",
     ),
     Rule(
@@ -288,11 +313,22 @@ SERVE_RULES: tuple[Rule, ...] = (
     _FILLING,
     Rule(
         "the exchange kernels reach the whole expert group",
-        ("used", "tp", "ep"),
+        ("used", "tp", "cp", "ep"),
         _kernels_reach,
         "one-sided kernels stay inside a scale-up domain, those of RDMA alone need NICs: lower ep, or choose auto",
     ),
 )
+
+DECODE_RULES: tuple[Rule, ...] = (
+    *SERVE_RULES,
+    Rule(
+        "context parallelism is of prompts",
+        ("cp",),
+        lambda c, s: context_ranks(c) == 1,
+        "set cp to 1 where answers are decoded; tensor ranks deal their cache under an engine (dcp)",
+    ),
+)
+"""Those of decoding: a step has one token of each sequence, and nothing to deal."""
 
 
 _WRITTEN = {"used": "ranks_per_domain"}  # columns that a file calls otherwise
@@ -313,11 +349,16 @@ def first_broken(rules: tuple[Rule, ...], cols: Columns, setting: Setting) -> np
     return broken
 
 
+def _told(rule: Rule, cols: Columns) -> list[str]:
+    """Return the axes that a rule reads; context parallelism only where the strategy says something of it."""
+    return [axis for axis in rule.axes if axis != "cp" or axis in cols]
+
+
 def check(rules: tuple[Rule, ...], cols: Columns, setting: Setting, file: str = "") -> None:
     """Raise one `SpecError` with every rule that a single strategy breaks."""
     faults = [
         Fault(
-            "strategy." + ", ".join(_WRITTEN.get(axis, axis) for axis in rule.axes) if rule.axes else "model",
+            "strategy." + ", ".join(_WRITTEN.get(axis, axis) for axis in _told(rule, cols)) if rule.axes else "model",
             {_WRITTEN.get(axis, axis): cols.row(0)[axis] for axis in rule.axes if axis in cols} or setting.model.name,
             f"breaks the rule: {rule.name}",
             rule.remedy,

@@ -208,7 +208,7 @@ def _deployment(
     kernels = {"exchange": file.exchange.kernels} if file.exchange.kernels else {}
     work = ServeWorkload(**given(file.workload), **kernels, **_drafted(file, model, strategy, path))
     point = Point(phase, model, spec, serve=work, exchange=_rules(REAL, file.exchange))
-    split = strategy.model_dump(exclude={"dcp"})
+    split = strategy.model_dump(exclude={"dcp", *({"cp"} if strategy.cp == 1 else ())})
     split["used"] = split.pop("ranks_per_domain") or domain_size(point.built)
     point = replace(point, strategy={name: float(value) for name, value in split.items()})
     point.check(str(path))

@@ -26,7 +26,6 @@ BESIDE_POOLS = {
 
 T = TypeVar("T", bound=BaseModel)
 
-
 Seconds = Annotated[float, BeforeValidator(quantity("seconds")), Field(gt=0)]
 
 
@@ -85,6 +84,7 @@ class ServeStrategyFile(Section):
     tp: PositiveInt = 1
     ep: PositiveInt = 1
     pp: PositiveInt = 1
+    cp: PositiveInt = Field(1, description="ranks that share a prompt: prefill context parallelism")
     dcp: PositiveInt = Field(1, description="tensor ranks that deal the cache among them, under an engine")
     microbatches: Literal[1, 2] = 1
     batch: PositiveFloat = Field(1.0, description="sequences (decode) or prompts (prefill) per accelerator")

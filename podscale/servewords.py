@@ -25,9 +25,19 @@ def split_words(split: Mapping[str, int]) -> str:
     '2 × TP4'
     >>> split_words({"tp": 8, "attention_dp": 1, "ep": 1, "etp": 1, "pp": 2, "dcp": 4, "replicas": 1})
     '1 × TP8 PP2 DCP4'
+    >>> split_words({"tp": 2, "attention_dp": 1, "ep": 8, "etp": 1, "cp": 4, "workers": 1})
+    '1 × TP2 CP4 EP8'
     """
     count = split.get("replicas", split.get("workers", 1))
-    sizes = (("TP", "tp"), ("DP", "attention_dp"), ("EP", "ep"), ("ETP", "etp"), ("PP", "pp"), ("DCP", "dcp"))
+    sizes = (
+        ("TP", "tp"),
+        ("CP", "cp"),
+        ("DP", "attention_dp"),
+        ("EP", "ep"),
+        ("ETP", "etp"),
+        ("PP", "pp"),
+        ("DCP", "dcp"),
+    )
     routed = split["ep"] > 1
     named = [f"{word}{split[key]}" for word, key in sizes if split.get(key, 1) > 1 and (routed or key != "etp")]
     return f"{count} × {' '.join(named) or 'one GPU'}"

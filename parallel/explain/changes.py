@@ -79,11 +79,10 @@ def _next(value: float) -> tuple[float, ...]:
     return tuple(stage for stage in (value - 1.0, value + 1.0) if 0 <= stage <= 3)
 
 
-_DEGREES: Final = dict.fromkeys(("tp", "ep", "pp"), _by_two)
+_DEGREES: Final = dict.fromkeys(("tp", "ep", "pp", "cp"), _by_two)
 STEPS: Final[Mapping[str, Mapping[str, Callable[[float], tuple[float, ...]]]]] = {
     "train": {
         **_DEGREES,
-        "cp": _by_two,
         "etp": _by_two,
         "vpp": _by_two,
         "micro_batch": _by_two,
@@ -131,7 +130,7 @@ def splits(point: Point, cluster: Cluster) -> Iterator[Change]:
     steps = dict(STEPS[point.phase])
     steps["used"] = lambda v: tuple(float(way) for way in fillings(cluster) if way != v)
     for axis, step in steps.items():
-        for value in step(strategy[axis]):
+        for value in step(strategy[axis]) if axis in strategy else ():
             yield Change(axis, "strategy", said_of(axis, value, strategy[axis]), point.split(**{axis: value}))
 
 

@@ -18,6 +18,7 @@ from parallel.explain.scene import ServeScene, TrainScene, one
 from parallel.explain.serving import exchange_share
 from parallel.models import layer_order
 from parallel.serving.phases import COMPUTE as SERVED
+from parallel.serving.phases import term_names
 from parallel.training.layer import COMPUTE
 from parallel.training.layouts import Layout, chunk_times
 from parallel.training.splits import place
@@ -69,7 +70,7 @@ class _Clock:
 def pass_slices(scene: ServeScene) -> list[Slice]:
     """Return one pass of a replica: every layer of every stage, hops between stages, and the wait for the slowest."""
     order, kinds = layer_order(scene.point.model), range(len(scene.kinds))
-    times = [sum(scene.layer(name)[k] for name in (*SERVED, "tp", "ep", "contention")) for k in kinds]
+    times = [sum(scene.layer(name)[k] for name in term_names(scene.cols)) for k in kinds]
     stages, head = int(scene.read("pp")), one(scene.layers["head"])
     chunks = place(order, times, stages, last=head).virtual
     clock, layer = _Clock(0, 0.0, []), 0
@@ -91,7 +92,8 @@ def pass_slices(scene: ServeScene) -> list[Slice]:
 def _lay_out(scene: ServeScene, clock: _Clock, kind: int, index: int) -> None:
     """Lay out one layer: its micro-batches one after the other, or the exchange of one beside the work of the other."""
     parts = int(scene.parts)
-    each = {name: scene.layer(name)[kind] / parts for name in (*SERVED, "tp", "busy ep")}
+    passed = ("cp",) * ("cp" in scene.cols)
+    each = {name: scene.layer(name)[kind] / parts for name in (*SERVED, "tp", "busy ep", *passed)}
     about: dict[str, float | str] = {"layer": index, "kind": scene.kinds[kind].name}
     share = exchange_share(scene)
     if share is None or not each["busy ep"]:
@@ -104,6 +106,7 @@ def _lay_out(scene: ServeScene, clock: _Clock, kind: int, index: int) -> None:
         other: dict[str, float | str] = {**about, "micro-batch": parts - 1 - part}
         clock.beside("communication", "dispatch and combine", start, each["busy ep"], **other)
         clock.now_s = max(clock.now_s, start + each["busy ep"])
+        clock.run("communication", "keys and values", each.get("cp", 0.0), **now)
 
 
 def _in_turn(scene: ServeScene, clock: _Clock, each: Mapping[str, float], about: dict[str, float | str]) -> None:
@@ -111,6 +114,7 @@ def _in_turn(scene: ServeScene, clock: _Clock, each: Mapping[str, float], about:
     swap = scene.exchange
     load = scene.point.serve.hot.busiest(scene.moe.experts, scene.ranks) if scene.moe else 1.0
     _run_all(clock, each, [name for name in SERVED if name in BEFORE], 1.0, about)
+    clock.run("communication", "keys and values", each.get("cp", 0.0), **about)
     clock.run("communication", "all-reduce", each["tp"] / 2.0, **about)
     if swap is not None and each["busy ep"]:
         clock.run("communication", "dispatch", load * swap.dispatch_s, **about)

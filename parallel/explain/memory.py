@@ -11,6 +11,8 @@ from parallel.explain.scene import Scene, ServeScene, TrainScene, one
 from parallel.models import Moe, indexed, mlp_parameters, norm_parameters, router_parameters, shared_parameters
 from parallel.operators import ACTIVATION_BYTES, position_bytes
 from parallel.precision import FORMATS
+from parallel.serving.contexts import held_blocks
+from parallel.serving.phases import context_blocks
 from parallel.training import footprint
 from parallel.training.frameworks import framework
 from parallel.training.step import SCHEDULES
@@ -171,6 +173,16 @@ def _passing(scene: ServeScene) -> Inputs:
     }
 
 
+def _blocks(scene: ServeScene) -> Inputs:
+    kinds = [kind.attention for kind in scene.kinds]
+    held = per_kind([one(held_blocks(att, scene.cols["cp"])) for att in kinds])
+    each = per_kind([one(context_blocks(scene.job, att, scene.cols)) for att in kinds])
+    return {
+        "h": Input(held, "", "blocks held at once: two that a ring fills in turn, all under an indexer"),
+        "K": Input(each, "B", "keys and values that a rank has of the prompts of a micro-batch, a layer"),
+    }
+
+
 SERVE: Final[Mapping[str, ServeLaw]] = {
     "weights": Equation("Σ n·(A·a + F·f + R·w + X·x) + E·e", _weights, _weight_bytes, "parallel/memory.py"),
     "kv cache": Equation(
@@ -185,6 +197,13 @@ SERVE: Final[Mapping[str, ServeLaw]] = {
         _passing,
         lambda v: v["a"] * v["t"] * (6.0 * v["h"] + v["f"]) + 4.0 * v["B"] * v["V"],
         "parallel/serving/phases.py",
+    ),
+    "kv blocks": Equation(
+        "max h·K",
+        _blocks,
+        lambda v: np.asarray(np.max(v["h"] * v["K"])),
+        "parallel/serving/contexts.py",
+        note="keys and values of other ranks of a prompt, while a layer attends to them",
     ),
     "reserve": Equation(
         "x",

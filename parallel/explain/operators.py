@@ -10,11 +10,11 @@ import numpy as np
 from clusters.catalogue import overridden
 from clusters.kernels import gemm_bytes
 from parallel.explain.scene import Scene, ServeScene, TrainScene, one
-from parallel.operators import ACTIVATION_BYTES, Operator, gemm_flops, head, norm
+from parallel.operators import ACTIVATION_BYTES, Operator, gemm_flops, head
 from parallel.precision import FORMATS
 from parallel.roofline import Chip, backward_s, forward_s, gradients_s
 from parallel.serving.kernels import started_s
-from parallel.serving.phases import feed_forward
+from parallel.serving.phases import feed_forward, head_tokens, layer_operators
 from parallel.training.layer import operators
 from topo.columns import column
 
@@ -66,14 +66,12 @@ def _serve_runs(scene: ServeScene) -> Iterator[Run]:
     over = scene.phase.over()
     for kind, count in zip(scene.kinds, scene.counts, strict=True):
         listed = [
-            norm("attention norm", tokens, h, tp),
-            *scene.phase.attention(scene.job, kind, tokens, tp),
-            norm("mlp norm", tokens, h, tp),
+            *layer_operators(scene.job, scene.phase, kind, scene.cols),
             *feed_forward(kind.mlp, scene.point.serve, h, tokens, tp, np.array([scene.ranks])),
         ]
         for op in listed:
             yield Run(kind.name, op, scene.parts * count, over, None)
-    for op in head(h, scene.point.model.vocab, scene.cols["batch"] * tp, tp):
+    for op in head(h, scene.point.model.vocab, head_tokens(scene.job, scene.phase, scene.cols), tp):
         yield Run("head", op, 1.0, over, None)
 
 

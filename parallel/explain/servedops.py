@@ -55,7 +55,7 @@ def collective_rows(held: Deployment, tokens: float) -> list[dict[str, Any]]:
     }
     regime = min(ways, key=lambda name: ways[name])
     times = sum(
-        kind.count * (1.0 if isinstance(kind.mlp, Moe) and split.dp > 1 else 2.0) for kind in replica.model.layers
+        kind.count * (1.0 if isinstance(kind.mlp, Moe) and split.groups > 1 else 2.0) for kind in replica.model.layers
     )
     return [
         {

@@ -13,7 +13,8 @@ from parallel.explain.equation import Equation, Input, Inputs, Values, per_kind
 from parallel.explain.scene import ServeScene, one
 from parallel.models import Attention
 from parallel.operators import ACTIVATION_BYTES, decode_attention, kv_width
-from parallel.serving.phases import COMPUTE
+from parallel.serving.contexts import way_of
+from parallel.serving.phases import COMPUTE, context_blocks
 from topo.columns import Column
 
 Law = Equation[ServeScene]
@@ -94,6 +95,32 @@ def _tp(scene: ServeScene) -> Inputs:
     size = ACTIVATION_BYTES * scene.tokens * scene.point.model.hidden
     shape = {"size_bytes": size, "members": list(scene.group(scene.read("tp"))), "regime": scene.phase.regime}
     return _frame(scene) | {"R": Input(_each(scene, "tp") / 2.0, "s", "all-reduce of one half of a layer", shape)}
+
+
+def _cp(scene: ServeScene) -> Inputs:
+    cp, kinds = scene.read("cp"), [kind.attention for kind in scene.kinds]
+    sizes = [one(context_blocks(scene.job, att, scene.cols)) for att in kinds]
+    shape = {"size_bytes": sizes, "members": list(scene.group(cp, scene.read("tp"))), "ways": [*map(way_of, kinds)]}
+    rounds = max(cp - 1.0, 1.0)
+    return _frame(scene) | {
+        "c": Input(cp, "", "ranks that share a prompt"),
+        "K": Input(_each(scene, "busy cp") / rounds, "s", "one block of keys and values, from rank to rank", shape),
+        "A": Input(_each(scene, "attention core"), "s", "attention to all blocks"),
+        "h": Input(
+            per_kind([float(way_of(att) == "ring") for att in kinds]), "", "1 where it runs meanwhile, 0 where it waits"
+        ),
+    }
+
+
+CP: Final[Law] = Equation(
+    "Σ n·u·(c − 1)·max(K − h·A/c, 0)",
+    _cp,
+    lambda v: _total(v, (v["c"] - 1.0) * np.maximum(v["K"] - v["h"] * v["A"] / v["c"], 0.0)),
+    "parallel/serving/contexts.py; ring pass-KV: Yang et al. 2411.01783 §3.4",
+    lambda v: _total(v, (v["c"] - 1.0) * v["K"]),
+    note="while a rank attends to one block of keys and values the next one comes in",
+)
+"""Of strategies whose prompts are dealt over ranks."""
 
 
 def exchange_share(scene: ServeScene) -> float | None:
@@ -206,4 +233,5 @@ FIXED: Final[Mapping[str, Law]] = {
 
 def serve_equations(scene: ServeScene) -> dict[str, Law]:
     """Return the equation of every term of a pass."""
-    return {**FIXED, "ep": EP[exchange_share(scene) is not None], **WAITS[scene.point.phase]}
+    passed = {"cp": CP} if "cp" in scene.cols else {}
+    return {**FIXED, **passed, "ep": EP[exchange_share(scene) is not None], **WAITS[scene.point.phase]}

@@ -1,5 +1,6 @@
 """Which collectives make each communication term: what is sent, over whom, how often a step."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -7,6 +8,8 @@ import numpy as np
 from parallel.explain.scene import Message, Scene, ServeScene, TrainScene, one
 from parallel.models import Moe
 from parallel.operators import ACTIVATION_BYTES, kv_width
+from parallel.serving.contexts import way_of
+from parallel.serving.phases import context_blocks
 
 if TYPE_CHECKING:
     from parallel.models import LayerKind
@@ -97,9 +100,21 @@ def serve_messages(scene: ServeScene) -> dict[str, list[Message]]:
     found = {"tp": [Message("all_reduce", scene.phase.regime, size, scene.group(scene.read("tp")), reduces)]}
     rows = ACTIVATION_BYTES * scene.read("batch") * scene.phase.tokens_per_batch(scene.point.serve)
     hops = scene.read("pp") - (scene.point.phase == "prefill")
+    found["cp"] = list(_blocks(scene)) if "cp" in scene.cols else []
     spans = scene.group(scene.read("pp"), scene.ranks)
     found["pp"] = [Message("send_recv", "nccl", rows * scene.point.model.hidden, spans, hops)]
     return {name: kept for name, sent in found.items() if (kept := [each for each in sent if _real(each)])}
+
+
+def _blocks(scene: ServeScene) -> Iterator[Message]:
+    """Yield what the ranks of a prompt pass on in the layers of each kind: cp − 1 messages, or one all-gather."""
+    cp, group = scene.read("cp"), scene.group(scene.read("cp"), scene.read("tp"))
+    for kind, count in zip(scene.kinds, scene.counts, strict=True):
+        size, times = one(context_blocks(scene.job, kind.attention, scene.cols)), scene.parts * count
+        if way_of(kind.attention) == "ring":
+            yield Message("send_recv", "nccl", size, group, (cp - 1.0) * times)
+        else:
+            yield Message("all_gather", "nccl", cp * size, group, times)
 
 
 def collective_rows(scene: Scene, term: str) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SIZES: Final = {"tp": "tp", "attention_dp": "dp", "ep": "ep", "etp": "etp"}
 """Size of a split as it is told -> what `Split` calls it."""
-FURTHER: Final = ("pp", "dcp")
+FURTHER: Final = ("pp", "cp", "dcp")
 """Sizes that are told where they are not 1."""
 CHECKPOINTS: Final = {"nvfp4": "fp4"}
 """Recipe -> what launch scripts call it."""
@@ -140,7 +140,7 @@ def hot_in(file: "ServeFile") -> HotExperts:
 
 
 def _split(file: "ServeFile", model: Model, drafts: Drafts | None, path: str) -> Split:
-    """Return the split of one replica: stages of ``max(tp, ep)`` ranks, attention data-parallel over those that tp leaves."""
+    """Return the split of one replica: stages of ``max(tp·cp, ep)`` ranks, attention data-parallel over what tp·cp leaves."""
     chosen, faults = file.strategy, []
     routed = any(isinstance(kind.mlp, Moe) for kind in model.layers)
     if chosen.microbatches > 1:
@@ -155,12 +155,14 @@ def _split(file: "ServeFile", model: Model, drafts: Drafts | None, path: str) ->
     heads = [kind.attention.heads for kind in model.layers]
     if any(number % chosen.tp for number in heads):
         faults.append(Fault("strategy.tp", chosen.tp, f"does not divide {heads[0]} heads", "choose a divisor", path))
-    ranks = max(chosen.tp, chosen.ep)
-    if ranks % chosen.tp or ranks % chosen.ep:
-        problem = f"neither divides tp {chosen.tp} nor is a multiple of it"
+    group = chosen.tp * chosen.cp
+    ranks = max(group, chosen.ep)
+    if ranks % group or ranks % chosen.ep:
+        named = f"tp {chosen.tp}" if chosen.cp == 1 else f"tp·cp {group}"
+        problem = f"neither divides {named} nor is a multiple of it"
         faults.append(Fault("strategy.ep", chosen.ep, problem, "choose one that does", path))
     etp = ranks / chosen.ep if routed else 1.0
-    split = Split(chosen.tp, ranks / chosen.tp, etp, chosen.ep, chosen.pp, chosen.dcp)
+    split = Split(chosen.tp, ranks / group, etp, chosen.ep, chosen.pp, chosen.dcp, chosen.cp)
     faults += [replace(fault, file=path) for fault in split_faults(model, split, drafts)]
     if faults:
         raise SpecError(faults)

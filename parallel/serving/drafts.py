@@ -27,7 +27,7 @@ def draft_replica(replica: Replica, drafts: Drafts) -> Replica:
     """Return what drafts, on the accelerators of the model; without experts, its ranks are tensor ranks alone."""
     model, split = draft_model(replica.model, drafts), replica.split
     if not any(isinstance(kind.mlp, Moe) for kind in model.layers):
-        split = Split(split.tp, split.dp)
+        split = Split(split.tp, split.dp, cp=split.cp)
     return replace(replica, model=model, split=replace(split, pp=1.0, dcp=1.0))
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from clusters.catalogue import Accelerator
 from parallel.hotexperts import UNTOLD, HotExperts
 from parallel.io import read_yaml
-from parallel.models import Model, Moe
+from parallel.models import Model, Moe, indexed
 from parallel.placement import BOX
 from parallel.serving.engines import DATA, Settings, engine, engine_names, kv_bytes, launched
 from parallel.serving.passes import Split
@@ -42,6 +42,7 @@ class Deployment:
     per_host : accelerators of a host
     batch : sequences that an attention group is meant to decode at once, for the captured graphs; 0 where unknown
     experts, copies : routed experts, and those that a balancer holds twice or more often; None where nothing is said of one
+    indexed : whether an indexer chooses the positions that a token attends to
     """
 
     model: str
@@ -56,6 +57,7 @@ class Deployment:
     batch: float = 0.0
     experts: int = 0
     copies: int | None = None
+    indexed: bool = False
 
     @property
     def balanced(self) -> bool:
@@ -70,7 +72,7 @@ class Deployment:
     @property
     def group(self) -> int:
         """Accelerators of an attention group: its ranks on all stages."""
-        return int(self.split.tp * self.split.pp)
+        return int(self.split.tp * self.split.cp * self.split.pp)
 
     @property
     def hosts(self) -> int:
@@ -166,22 +168,24 @@ def values(deployment: Deployment, name: str) -> dict[str, Value]:
     [8, None, None, 'auto']
     """
     split, kept = deployment.split, deployment.settings
-    tp, groups, ep, etp = (int(n) for n in (split.tp, split.dp, split.ep, split.etp))
+    tp, groups, ep, etp, stage = (int(n) for n in (split.tp, split.dp, split.ep, split.etp, split.stage))
     words, hosts = rules()["engines"][name]["words"], deployment.hosts
     grouped, routed = groups > 1 or None, ep > 1 or None
     within, own = deployment.group <= deployment.per_host, deployment.drafter == "mtp" and deployment.drafts > 0
     apart = hosts > 1 and within
     return {
         "model": deployment.model,
-        "tp": tp, "ranks": tp * groups, "groups": groups if grouped else None, "grouped": grouped,
+        "tp": tp, "ranks": stage, "groups": groups if grouped else None, "grouped": grouped,
         "ep": ep if routed else None, "experts_split": routed,
         "etp": etp if routed and etp > 1 else None,
         "balanced": deployment.balanced or None, "updates": 1 if deployment.balanced else None,
         "copies": deployment.copies or None if deployment.balanced else None,
         "slots": deployment.experts + (deployment.copies or 0) if deployment.balanced else None,
-        "exchange": words["exchange"].get(deployment.role) if routed and grouped and ep == tp * groups else None,
+        "exchange": words["exchange"].get(deployment.role) if routed and grouped and ep == stage else None,
         "pp": int(split.pp) if split.pp > 1 else None,
         "dcp": int(split.dcp) if split.dcp > 1 else None,
+        "cp": int(split.cp) if split.cp > 1 else None, "shared": split.cp > 1 or None,
+        "dealing": words["dealing"]["indexed" if deployment.indexed else "dense"] if split.cp > 1 else None,
         "kv": words["kv"].get(deployment.kv_bytes),
         "sequences": int(kept.sequences), "all_sequences": int(kept.sequences) * groups,
         "tokens": int(kept.tokens), "all_tokens": int(kept.tokens) * groups,
@@ -248,6 +252,7 @@ def launches(
             sum(lengths),
             per_host=max(part.rails, 1),
             batch=clients / split.dp,
+            indexed=indexed(model),
             **drafted(drafts),
             **balanced(model, hot),
         )
@@ -318,6 +323,8 @@ def _cannot(deployment: Deployment, name: str) -> Iterator[Fault]:
     if split.dcp > 1 and not told["dcp"]:
         problem = f"{title} {told['release']} deals no cache to its tensor ranks"
         yield Fault("strategy.dcp", int(split.dcp), problem, "write dcp: 1, or take vllm")
+    if split.cp > 1:
+        yield from _cannot_share(deployment, name)
     if deployment.drafts and deployment.drafter not in words["drafter"]:
         known = ", ".join(words["drafter"])
         problem = f"{title} has no words for it here"
@@ -327,10 +334,30 @@ def _cannot(deployment: Deployment, name: str) -> Iterator[Fault]:
         yield Fault("strategy.tp", int(split.tp), problem, f"write tp: {deployment.per_host} or less")
 
 
+def _cannot_share(deployment: Deployment, name: str) -> Iterator[Fault]:
+    """Yield why an engine cannot deal prompts over ranks like that."""
+    told, split = rules()["engines"][name], deployment.split
+    cp, title = int(split.cp), told["title"]
+    if not told["cp"]:
+        problem = (
+            f"{title} {told['release']} shares no prompt out: its context parallelism (Helix) is of decoding workers"
+        )
+        yield Fault("strategy.cp", cp, problem, "write cp: 1, or take vllm or sglang")
+    if name == "vllm" and split.dp > 1:
+        problem = (
+            f"{title} shares prompts of one attention group alone (vllm/config/parallel.py; pull request 57075 is open)"
+        )
+        yield Fault("strategy.cp", cp, problem, f"write cp: {split.groups:.0f} or 1, so that ep is tp·cp")
+    if deployment.role == "decode":
+        yield Fault("strategy.cp", cp, "is of prompts, and this pool has none", "write cp: 1")
+
+
 def _notes(deployment: Deployment, name: str) -> Iterator[str]:
     """Yield what the command does not say."""
     told = rules()["engines"][name]
     yield f"flags as {told['title']} {told['release']} takes them"
+    if deployment.split.cp > 1:
+        yield f"the flags of a shared prompt are those of {told['cp']}"
     if deployment.hosts > 1 and name != "trtllm":
         hosts = f"run on each of {deployment.hosts} hosts with HOST=0 to {deployment.hosts - 1} and HEAD the first one's address"
         yield hosts + ("; on all but the first add --headless" if name == "vllm" and deployment.split.dp > 1 else "")

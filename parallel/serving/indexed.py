@@ -169,8 +169,8 @@ class Indexed:
             (self.count, chosen * self.latent_bytes, chosen * self.chosen_s),
         )
 
-    def prompts(self, prompt: float, pairs: float) -> tuple[tuple[float, float, float], ...]:
-        """Return the same of prompt tokens with so many (token, earlier position) pairs.
+    def prompts(self, prompt: float, pairs: float, cp: float = 1.0) -> tuple[tuple[float, float, float], ...]:
+        """Return the same of prompt tokens with so many (token, earlier position) pairs, shared by cp ranks.
 
         Their positions are spread evenly about the mean: as wide as the tokens of one chunk, or from 0 where these are of
         several prompts.
@@ -179,8 +179,9 @@ class Indexed:
         half = min(prompt / 2.0, mean)
         seen = prompt * float(chosen_positions(mean - half, mean + half, self.topk))
         attended_s = pairs * self.pair_s if mean + half <= self.topk else seen * self.chosen_s
+        own = pairs / cp
         return (
-            (self.count, pairs * self.score_bytes, pairs * self.score_s),
-            (self.count, pairs * self.score_bytes, 0.0),
-            (self.count, 0.0, attended_s),
+            (self.count, own * self.score_bytes, own * self.score_s),
+            (self.count, own * self.score_bytes, 0.0),
+            (self.count, 0.0, attended_s / cp),
         )

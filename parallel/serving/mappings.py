@@ -29,6 +29,8 @@ MOST_TP: Final = 16
 """Ranks that attention is split over at most."""
 MOST_ETP: Final = 16
 """Ranks that one expert is split over at most."""
+MOST_CP: Final = 64
+"""Ranks that share a prompt at most."""
 MOST_PP: Final = 8
 """Pipeline stages that are tried at most."""
 HEAVY: Final = 0.4
@@ -39,7 +41,8 @@ HEAVY: Final = 0.4
 class Ask:
     """What is to be served: `kv` is the width of a cached value, 0 for what the engine and the checkpoint bring.
 
-    `trusts` are the engines, each with what stands behind it; the limits are seconds, or None; `given` is set by the asker.
+    `trusts` are the engines, each with what stands behind it; the limits are seconds, or None; `given` is set by the asker;
+    `cp` is whether prompts that several ranks share are tried whatever the limits.
     """
 
     model: Model
@@ -56,6 +59,7 @@ class Ask:
     drafts: Drafts | None = None
     hot: HotExperts = UNTOLD
     given: Mapping[str, Any] = field(default_factory=dict)
+    cp: bool = False
 
     @cached_property
     def routed(self) -> bool:
@@ -215,6 +219,28 @@ def dealt(ask: Ask, split: Split) -> Iterator[Split]:
     most = min(copies, default=1.0)
     if split.dcp == 1 and most > 1 and split.tp % most == 0:
         yield replace(split, dcp=most)
+
+
+def sharing(ask: Ask, split: Split) -> Iterator[Split]:
+    """Yield splits whose prompts are shared by 2, 4, … times the tensor ranks.
+
+    With experts these are ranks of other attention groups, so that the experts stay where they are; without, further ones.
+
+    >>> from clusters.build import build
+    >>> from clusters.spec import load
+    >>> from parallel.io import read_model
+    >>> ask = Ask(read_model("deepseek-v3"), build(load("hgx-h200")), "fp8", 65536, 1, ())
+    >>> [(one.cp, one.dp) for one in sharing(ask, Split(2.0, 4.0, 1.0, 8.0))]
+    [(2.0, 2.0), (4.0, 1.0)]
+    """
+    if any(kind.attention.kind == "delta" for kind in ask.model.layers):
+        return
+    room = split.dp if ask.routed else ask.cluster.accelerators // split.tp
+    for cp in _powers(int(min(room, MOST_CP, ask.isl // 2)))[1:]:
+        if not ask.routed:
+            yield replace(split, cp=float(cp))
+        elif split.dp % cp == 0:
+            yield replace(split, dp=split.dp / cp, cp=float(cp))
 
 
 def _powers(most: int) -> list[int]:

@@ -20,22 +20,22 @@ from clusters.build import Cluster, path
 from clusters.tunings import collective_s
 from parallel import memory
 from parallel.hotexperts import UNTOLD, HotExperts
-from parallel.models import Attention, LayerKind, Model, Moe, layer_order
+from parallel.models import LayerKind, Model, Moe, layer_order
 from parallel.operators import ACTIVATION_BYTES, Operator, head
 from parallel.operators import position_bytes as held_bytes
 from parallel.precision import FORMATS
 from parallel.roofline import Chip, forward_s
+from parallel.serving.contexts import restored_s, shared_s
+from parallel.serving.dealt import dealt_s, group_members
 from parallel.serving.engines import Engine
-from parallel.serving.indexed import Indexed, picked_bytes
+from parallel.serving.indexed import Indexed
 from parallel.serving.kernels import work_s
 from parallel.serving.operators import cache_read, layer_linear, prompt_flops
-from parallel.serving.swaps import beside, group_of, swaps
-from topo.columns import Column, ColumnLike, column
+from parallel.serving.swaps import beside, swaps
+from topo.columns import Column, ColumnLike
 
 ENDS = 3
 """Kernels beside the layers: embedding, last norm, sampling."""
-SUM_BYTES = 4.0
-"""Of a log-sum-exp: FP32."""
 GRID: tuple[float, ...] = (*map(float, range(1, 9)), *(float(round(2.0**e)) for e in np.arange(3.5, 15.1, 0.5)))
 """Token counts at which the linear layers are priced: every one up to 8, then two for each doubling."""
 RESERVE_BYTES = 2e9
@@ -44,7 +44,10 @@ RESERVE_BYTES = 2e9
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How one replica is split: ``pp`` stages of ``tp·dp = etp·ep`` ranks; the cache over ``dcp`` of the tensor ranks."""
+    """How one replica is split: ``pp`` stages of ``tp·cp·dp = etp·ep`` ranks; the cache over ``dcp`` of the tensor ranks.
+
+    The prompts of an attention group are shared by ``cp`` times its tensor ranks; what decodes each of these has whole.
+    """
 
     tp: float = 1.0
     dp: float = 1.0
@@ -52,11 +55,20 @@ class Split:
     ep: float = 1.0
     pp: float = 1.0
     dcp: float = 1.0
+    cp: float = 1.0
+
+    @property
+    def groups(self) -> float:
+        """Tensor groups that each bring tokens to the experts: of all attention groups, and of all ranks of a prompt.
+
+        Decoding tokens are brought by every rank of their group again: cp ranks repeat them (ROCm/ATOM, pull request 1220).
+        """
+        return self.dp * self.cp
 
     @property
     def stage(self) -> float:
         """Accelerators of one pipeline stage."""
-        return self.tp * self.dp
+        return self.tp * self.groups
 
     @property
     def ranks(self) -> float:
@@ -88,7 +100,7 @@ def reduce_s(cluster: Cluster, size_bytes: Column, ranks: float, own: str = "gra
     """Seconds of an all-reduce: the engine's own kernels while they are faster, NCCL's beyond."""
     if ranks <= 1:
         return np.zeros_like(size_bytes)
-    group = group_of(cluster, size_bytes, ranks)
+    group = group_members(cluster, size_bytes, ranks)
     ways = [
         collective_s("all_reduce", size_bytes, group, path(cluster, "all_reduce", regime), regime)
         for regime in (own, "nccl")
@@ -96,35 +108,10 @@ def reduce_s(cluster: Cluster, size_bytes: Column, ranks: float, own: str = "gra
     return np.minimum(*ways)
 
 
-def dealt_s(replica: Replica, att: Attention, tokens: Column) -> Column:
-    """Seconds in which ranks that deal the cache among them gather queries, and add up outputs by their log-sum-exp.
-
-    Of `tokens` of ``H = heads/tp·dcp`` heads: an all-gather of queries, one of the sums in FP32, a reduce-scatter of outputs.
-    New prompt tokens of MLA meet keys and values of their own rank, unabsorbed, and need none of it, unless an indexer chooses
-    among the positions of all ranks: these gather its candidates too.
-    Source: vllm-project/vllm, docs/serving/context_parallel_deployment.md; cp_lse_ag_out_rs in vllm/attention/ops/common.py.
-    """
-    dcp, cluster = replica.split.dcp, replica.cluster
-    if dcp <= 1 or att.kind == "delta":
-        return np.zeros_like(tokens)
-    group, rows = group_of(cluster, tokens, dcp), tokens * max(att.heads / replica.split.tp, 1.0) * dcp
-    latent = att.kind == "mla"
-    query = att.kv_lora_rank + att.qk_rope_head_dim if latent else att.head_dim
-    out = att.kv_lora_rank if latent else att.head_dim
-    sizes = (
-        ("all_gather", ACTIVATION_BYTES * rows * query),
-        ("all_gather", SUM_BYTES * rows * dcp),
-        ("reduce_scatter", ACTIVATION_BYTES * rows * out),
-        *((("all_gather", picked_bytes(att, tokens, dcp)),) if att.indexer else ()),
-    )
-    seconds = [collective_s(op, size, group, path(cluster, op, "nccl"), "nccl") for op, size in sizes]
-    return column(np.sum(seconds, axis=0))
-
-
 def linear_operators(replica: Replica, kind: LayerKind, t: ColumnLike) -> tuple[list[Operator], list[Operator]]:
     """Return the operators of one layer of a replica for some tokens of an attention group, and those beside them."""
     split = replica.split
-    return layer_linear(kind, replica.model.hidden, t, split.tp, split.dp, split.etp, split.ep, replica.hot)
+    return layer_linear(kind, replica.model.hidden, t, split.tp, split.groups, split.etp, split.ep, replica.hot)
 
 
 def _layer_s(replica: Replica, kind: LayerKind, t: Column) -> tuple[Column, dict[str, Column], int]:
@@ -134,7 +121,7 @@ def _layer_s(replica: Replica, kind: LayerKind, t: Column) -> tuple[Column, dict
     seconds = np.sum([np.broadcast_to(work_s(op, machine), t.shape) for op in [*ops, *beside]], axis=0)
     size = ACTIVATION_BYTES * t * replica.model.hidden
     reduce = reduce_s(replica.cluster, size, split.tp, replica.regime)
-    if isinstance(kind.mlp, Moe) and split.dp > 1:
+    if isinstance(kind.mlp, Moe) and split.groups > 1:
         return seconds + reduce, swaps(replica, kind.mlp, t), len(ops)
     return seconds + 2.0 * reduce, {}, len(ops)
 
@@ -157,6 +144,7 @@ class PassCost:
     dealt_s : seconds in which ranks that deal the cache among them talk, at each token count of `GRID`; () where none do
     dealt_prompts : whether prompt tokens do so too, as under grouped queries
     indexed : layers whose tokens attend to positions that an indexer chooses; they are in neither `reads` nor `pair_s`
+    cp, shared_s : ranks that share a prompt, and seconds that it adds at each count of prompt tokens in `GRID`; () for one
     """
 
     linear_s: tuple[float, ...]
@@ -175,6 +163,8 @@ class PassCost:
     dealt_s: tuple[float, ...] = ()
     dealt_prompts: bool = False
     indexed: tuple[Indexed, ...] = ()
+    cp: float = 1.0
+    shared_s: tuple[float, ...] = ()
 
     def linear(self, tokens: float) -> float:
         """Seconds of the linear layers for some tokens: between the points of the grid on a line, beyond in proportion."""
@@ -221,16 +211,20 @@ class PassCost:
         A half takes ``max(M, C + s·min(M, C/(1 − s)))``: computation C, starts included, goes on with ``1 − s`` of the
         multiprocessors while the exchange M is under way (DeepSeek-V3 2412.19437 §3.4). Of the ways, the one that takes least.
         """
-        half, over = (
-            self(decoding / 2.0, positions / 2.0, prompt / 2.0, pairs / 2.0),
-            self.engine.prefill if prompt else 1.0,
-        )
-        tokens, found = (decoding + prompt) / 2.0, [half]
+        half = self(decoding / 2.0, positions / 2.0, prompt / 2.0, pairs / 2.0)
+        tokens, over, found = (decoding + prompt / self.cp) / 2.0, self.engine.prefill if prompt else 1.0, [half]
         compute = half - over * interpolated(self.swap_s, tokens)
         for share, seconds in self.beside:
             moved = over * interpolated(seconds, tokens)
             found.append(max(moved, compute + share * min(moved, compute / (1.0 - share))))
         return 2.0 * min(found)
+
+    def fed(self, tokens: float, prompt: float, pairs: float) -> dict[str, float]:
+        """Return the seconds of kernels and wires over prompt tokens by name, the linear layers those of `tokens` beside."""
+        scores = sum(pair_s * (min(pairs, prompt * window) if window else pairs) for pair_s, window in self.pair_s)
+        scores = scores / self.cp + sum(self.rows_s(held.prompts(prompt, pairs, self.cp)) for held in self.indexed)
+        shared = {"cp": interpolated(self.shared_s, prompt)} if self.shared_s else {}
+        return {"linear": self.linear(tokens + prompt / self.cp), "scores": scores, **shared}
 
     def __call__(self, decoding: float, positions: float, prompt: float, pairs: float, /) -> float:
         """Return the seconds of a pass; a prompt pays the engine's prefill factor on what it adds."""
@@ -247,9 +241,8 @@ class PassCost:
         if self.dealt_s:
             seconds += interpolated(self.dealt_s, tokens + prompt * self.dealt_prompts)
         if prompt:
-            scores = sum(pair_s * (min(pairs, prompt * window) if window else pairs) for pair_s, window in self.pair_s)
-            scores += sum(self.rows_s(held.prompts(prompt, pairs)) for held in self.indexed)
-            seconds += engine.prefill * (self.linear(tokens + prompt) - base + scores)
+            fed = self.fed(tokens, prompt, pairs)
+            seconds += engine.prefill * (fed["linear"] - base + fed["scores"] + fed.get("cp", 0.0))
         if prompt or tokens > self.graphs:
             return max(seconds, engine.eager_s * self.kernels)
         return seconds
@@ -320,6 +313,11 @@ def layers_cost(
     for kind, count in plain:
         read = cache_read(kind.attention, tp, replica.split.dcp)
         reads.append((count, read.values * replica.kv_bytes, read.flops / read_peak, read.state_bytes, read.window))
+    cp, shared = replica.split.cp, np.zeros_like(t)
+    if cp > 1:
+        shared = sum(
+            (n * shared_s(replica.cluster, machine, kind.attention, t, tp, cp) for kind, n, _ in held), start=shared
+        ) + ends * restored_s(replica.cluster, t, model.hidden, tp, cp)
     return PassCost(
         tuple(linear.tolist()),
         tuple(swap.tolist()),
@@ -342,6 +340,8 @@ def layers_cost(
             for kind, count, _ in held
             if kind.attention.indexer
         ),
+        cp=cp,
+        shared_s=tuple(shared.tolist()) if cp > 1 else (),
     )
 
 

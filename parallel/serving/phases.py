@@ -1,7 +1,8 @@
 """Prefill and decode: the layers of one pass on their sharded shapes, stages, waits, memory.
 
-A replica holds the model once: `pp` stages of ``G = max(ep, tp)`` ranks, attention data-parallel over ``G/tp`` groups, routed
-experts over all G ("wide EP"). With two micro-batches the exchange of one half travels while the other half computes
+A replica holds the model once: `pp` stages of ``G = max(ep, tp·cp)`` ranks, attention data-parallel over ``G/(tp·cp)``
+groups, routed experts over all G ("wide EP"). The cp ranks of a prefill group, `tp` apart, share its prompts
+(`parallel.serving.contexts`). With two micro-batches the exchange of one half travels while the other half computes
 (DeepSeek-V3 2412.19437 §3.4): a layer takes ``2·max(C, M)`` instead of ``C + M`` for the whole.
 """
 
@@ -19,7 +20,7 @@ from collectives.point_to_point import send_recv
 from parallel import memory
 from parallel.alike import together
 from parallel.exchange import EXCHANGES, REAL, ExchangeRules, candidates, exchange_s
-from parallel.models import LayerKind, Mlp, Model, Moe
+from parallel.models import Attention, LayerKind, Mlp, Model, Moe
 from parallel.operators import (
     ACTIVATION_BYTES,
     Operator,
@@ -33,6 +34,7 @@ from parallel.placement import members_of, outermost, world
 from parallel.precision import FORMATS, recipe
 from parallel.priced import Priced, total
 from parallel.roofline import Chip, chip
+from parallel.serving.contexts import WAYS, block_bytes, context_ranks, expanded, held_blocks, way_of
 from parallel.serving.engines import mean_prefill
 from parallel.serving.indexed import chosen_prompt
 from parallel.serving.kernels import started_s
@@ -41,11 +43,11 @@ from parallel.speculation import Drafts, draft_model
 from parallel.strategy import Columns, Floor
 from parallel.training.stages import slowest_stage
 from parallel.workload import ServeWorkload
-from topo.columns import Column
+from topo.columns import Column, column
 
 COMPUTE = ("attention", "attention core", "kv read", "mlp", "shared expert", "experts", "vector", "head")
 ROUNDING = 1e-12  # of the same sum in two orders
-LAYER_AXES = ("used", "tp", "ep", "microbatches", "batch")
+LAYER_AXES = ("used", "tp", "cp", "ep", "microbatches", "batch")
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ PHASES: dict[str, Phase] = {
 
 
 def stage_ranks(cols: Mapping[str, Column]) -> Column:
-    """Ranks of one pipeline stage: the expert group, or the tensor group of a dense model."""
-    return np.maximum(cols["ep"], cols["tp"])
+    """Ranks of one pipeline stage: the expert group, or the attention group of a dense model."""
+    return np.maximum(cols["ep"], cols["tp"] * context_ranks(cols))
 
 
 def replicas(cluster: Cluster, cols: Mapping[str, Column]) -> Column:
@@ -160,7 +162,7 @@ def _exchange(
     job: ServeJob, phase: Phase, moe: Moe, cols: Columns, tokens: Column, compute: Column
 ) -> dict[str, Column]:
     """Exchange of one layer, all micro-batches, by the kernels that lengthen it least: fast, or hidden at no one's cost."""
-    group = group_of(job, cols, ("tp", "ep"), stage_ranks)
+    group = group_of(job, cols, ("tp", "cp", "ep"), stage_ranks)
     ways, busiest = [], job.work.hot.busiest_of(moe.experts, stage_ranks(cols))
     for name in candidates(job.work.exchange, phase.name):
         swap = exchange_s(
@@ -191,16 +193,58 @@ def _beside(once: Column, compute: Column, taken: float | None, cols: Mapping[st
     }
 
 
+def context_blocks(job: ServeJob, att: Attention, cols: Mapping[str, Column]) -> Column:
+    """Bytes of a layer's keys and values that one rank has of the prompts of a micro-batch, cached positions too."""
+    prompts = cols["batch"] * cols["tp"] * cols["cp"] / cols["microbatches"]
+    return block_bytes(att, prompts * job.work.isl, cols["tp"], cols["cp"], job.work.kv_bytes)
+
+
+def received_bytes(job: ServeJob, cols: Mapping[str, Column]) -> Column:
+    """Bytes of others' keys and values that a rank holds while a layer attends to them, of the layer with most."""
+    kinds = {kind.attention for kind in job.model.layers}
+    return column(np.max([held_blocks(att, cols["cp"]) * context_blocks(job, att, cols) for att in kinds], axis=0))
+
+
+def _context(job: ServeJob, att: Attention, cols: Columns, attention_s: Column) -> dict[str, Column]:
+    """Seconds of one layer in which the ranks of a prompt pass keys and values on, all micro-batches: busy, and exposed."""
+
+    def members(sub: Columns) -> dict[str, Column]:
+        return {"members": members_of(job.cluster, sub["used"], sub["cp"], sub["tp"])}
+
+    group, parts = cols.on_distinct(("used", "tp", "cp"), members)["members"], cols["microbatches"]
+    busy, exposed = WAYS[way_of(att)](
+        job.cluster, context_blocks(job, att, cols), cols["cp"], group, attention_s / parts
+    )
+    return {"cp": parts * exposed, "busy cp": parts * busy}
+
+
+def layer_operators(job: ServeJob, phase: Phase, kind: LayerKind, cols: Mapping[str, Column]) -> list[Operator]:
+    """Return the operators of one layer's attention half for one micro-batch of a rank."""
+    tp, tokens = cols["tp"], group_tokens(job, phase, cols)
+    others = expanded(kind.attention, (cols["cp"] - 1.0) * tokens, tp) if "cp" in cols else []
+    return [*attention_half(job, phase, kind, tokens, tp), *others]
+
+
+def group_tokens(job: ServeJob, phase: Phase, cols: Mapping[str, Column]) -> Column:
+    """Tokens that the tensor ranks of an attention group, or one context rank's of it, have in a micro-batch."""
+    return cols["batch"] * cols["tp"] * phase.tokens_per_batch(job.work) / cols["microbatches"]
+
+
+def head_tokens(job: ServeJob, phase: Phase, cols: Mapping[str, Column]) -> Column:
+    """Tokens of which the head is computed: all that decode; of prompts the last ones, which lie on one context rank."""
+    each = phase.tokens_per_batch(job.work) if phase.name == "decode" else 1.0
+    return cols["batch"] * cols["tp"] * context_ranks(cols) * each
+
+
 def layer_prices(job: ServeJob, phase: Phase, cols: Columns) -> dict[str, Column]:
     """Seconds of one layer of every kind for one pass, all its micro-batches, by term; and of the head."""
     kinds, h, tp, parts = job.model.layers, job.model.hidden, cols["tp"], cols["microbatches"]
-    tokens = cols["batch"] * tp * phase.tokens_per_batch(job.work) / parts
+    tokens = group_tokens(job, phase, cols)
     halves: dict[Any, list[Operator]] = {}
     for kind in kinds:
-        halves.setdefault(kind.attention, attention_half(job, phase, kind, tokens, tp))
+        halves.setdefault(kind.attention, layer_operators(job, phase, kind, cols))
         halves.setdefault(kind.mlp, feed_forward(kind.mlp, job.work, h, tokens, tp, stage_ranks(cols)))
-    read = cols["batch"] * tp * (phase.tokens_per_batch(job.work) if phase.name == "decode" else 1.0)
-    halves["head"] = head(h, job.model.vocab, read, tp)  # of a prompt, its last token
+    halves["head"] = head(h, job.model.vocab, head_tokens(job, phase, cols), tp)
     flat = [op for half in halves.values() for op in half]
     over = phase.over()
     seconds = iter(together(flat, cols.rows, lambda op: (over * started_s(op, job.chip),)))
@@ -216,17 +260,28 @@ def layer_prices(job: ServeJob, phase: Phase, cols: Columns) -> dict[str, Column
         layer |= dict.fromkeys(("ep", "busy ep", "fastest ep", "contention"), np.zeros(cols.rows))
         if isinstance(kind.mlp, Moe):
             layer |= _exchange(job, phase, kind.mlp, cols, tokens / tp, compute)
+        if "cp" in cols:
+            layer |= _context(job, kind.attention, cols, layer["attention core"])
         out |= {f"{index} {name}": value for name, value in layer.items()}
     return out | {"head": total(once for _, once in priced["head"])}
+
+
+def term_names(cols: Mapping[str, Column]) -> tuple[str, ...]:
+    """Return the terms of a layer; that of context parallelism where a strategy has it.
+
+    >>> term_names({})[-1], term_names({"cp": np.ones(1)})[-1]
+    ('contention', 'cp')
+    """
+    return (*COMPUTE, "tp", "ep", "contention", *("cp",) * ("cp" in cols))
 
 
 def stack_prices(job: ServeJob, phase: Phase, cols: Columns) -> dict[str, Column]:
     """Add the layers and the head up for one pass."""
     prices, kinds = layer_prices(job, phase, cols), job.model.layers
-    names = (*COMPUTE, "tp", "ep", "contention")
+    names = term_names(cols)
     out = {
         name: total(kind.count * prices[f"{i} {name}"] for i, kind in enumerate(kinds))
-        for name in (*names, "busy ep", "fastest ep")
+        for name in (*names, "busy ep", "fastest ep", *("busy cp",) * ("cp" in cols))
     }
     out |= {f"layer {i}": total(prices[f"{i} {name}"] for name in names) for i in range(len(kinds))}
     out["head"] = out["head"] + prices["head"]
@@ -265,7 +320,7 @@ def _hop(job: ServeJob, phase: Phase, cols: Columns) -> Column:
         return {"tier": outermost(members_of(job.cluster, sub["used"], sub["pp"], stage_ranks(sub)))}
 
     rows = ACTIVATION_BYTES * cols["batch"] * phase.tokens_per_batch(job.work) * job.model.hidden
-    crossed = cols.on_distinct(("used", "tp", "ep", "pp"), tier)["tier"]
+    crossed = cols.on_distinct(("used", "tp", "cp", "ep", "pp"), tier)["tier"]
     return send_recv(rows, crossed, path(job.cluster, "send_recv", "nccl"))
 
 
@@ -276,7 +331,7 @@ def _memory(job: ServeJob, phase: Phase, cols: Columns) -> dict[str, Column]:
     small = draft_model(job.model, _asked(job.work)) if job.work.drafts else None
 
     def held(sub: Columns) -> dict[str, Column]:
-        own = sub["tp"] * sub["pp"]  # sequences in flight, for each of the batch
+        own = sub["tp"] * sub["pp"]  # sequences in flight, for each of the batch; cp ranks share cp times as many
         weights = memory.serving_weights(job.model, sub, recipe, copies)
         cache = memory.cache_bytes(job.model, sub, own, context, job.work)
         if small is not None:
@@ -285,7 +340,7 @@ def _memory(job: ServeJob, phase: Phase, cols: Columns) -> dict[str, Column]:
             cache = cache + memory.cache_bytes(small, sub, own, context, job.work)
         return {"weights": weights, "cache": cache}
 
-    s = cols.on_distinct(("tp", "ep", "pp"), held)
+    s = cols.on_distinct(("tp", "cp", "ep", "pp"), held)
     widest = max(
         (kind.mlp.topk * kind.mlp.intermediate * 3 if isinstance(kind.mlp, Moe) else 3 * kind.mlp.intermediate)
         for kind in job.model.layers
@@ -295,6 +350,7 @@ def _memory(job: ServeJob, phase: Phase, cols: Columns) -> dict[str, Column]:
         "weights": s["weights"],
         "kv cache": cols["batch"] * s["cache"],
         "activations": cols["batch"] * (width + 4.0 * job.model.vocab),  # and logits in FP32
+        **({"kv blocks": received_bytes(job, cols)} if "cp" in cols else {}),
         "reserve": np.full(cols.rows, job.work.reserve_bytes),
     }
 
@@ -306,7 +362,7 @@ def price(job: ServeJob, phase_name: str, cols: Columns) -> Priced:
     ----------
     phase_name : `decode` or `prefill`
     cols : columns used, tp, ep, pp, microbatches, batch (decode: sequences per accelerator; prefill: prompts per
-        accelerator and pass, fractions allowed under tp)
+        accelerator and pass, fractions allowed under tp and cp), and of prefill cp where prompts are dealt over ranks
 
     Returns
     -------
@@ -318,9 +374,8 @@ def price(job: ServeJob, phase_name: str, cols: Columns) -> Priced:
     phase = PHASES[phase_name]
     s = pass_prices(job, phase, cols)
     pp = cols["pp"]
-    named = (*COMPUTE, "tp", "ep", "contention")
-    terms = {name: s[name] for name in named}
-    busy = {**terms, "ep": s["busy ep"]}
+    terms = {name: s[name] for name in term_names(cols)}
+    busy = {**terms, "ep": s["busy ep"], **({"cp": s["busy cp"]} if "cp" in cols else {})}
     loop = s["total"] + pp * s["hop"] if phase_name == "decode" else s["total"] + (pp - 1.0) * s["hop"]
     slowest = pp * s["slow"] if phase_name == "decode" else np.zeros_like(loop)
     held_up = slowest > loop * (1.0 + ROUNDING)

@@ -66,7 +66,7 @@ class Pipeline:
 
     def through(self, decoding: float, positions: float, prompt: float, pairs: float) -> tuple[float, float]:
         """Return the seconds of one micro-batch on its way through all stages and hops, and at the slowest stage."""
-        way, slowest = interpolated(self.hops_s, decoding + prompt) + self.back_s, 0.0
+        way, slowest = interpolated(self.hops_s, decoding + prompt / self.whole.cp) + self.back_s, 0.0
         for alike, cost in self.stages:
             seconds = cost.checking(1.0, decoding, positions, prompt, pairs)
             way += alike * seconds

@@ -18,9 +18,9 @@ from clusters.economics import economics
 from clusters.memories import YEAR_S, memory
 from parallel.economics import HOUR_S, hour_usd
 from parallel.priced import Priced
+from parallel.serving.contexts import context_ranks
 from parallel.serving.hierarchy import Found, Reuse, Tier, Visit, found, money
 from parallel.serving.passes import Replica
-from parallel.serving.phases import stage_ranks
 from parallel.serving.queueing import Limits, Served, StepCost
 from parallel.serving.runs import SEED, about
 from parallel.spread import Spread
@@ -117,7 +117,7 @@ def prefill(file: "ReuseFile", point: "Point", path: str, most: float = float("i
         for cached in (reuse.shared, reuse.shared + reuse.history)
     )
     used, batch = float(plain.extra["gpus_used"][0]), float(point.cols["batch"][0])
-    per_group = float((stage_ranks(point.cols) * 0.0 + point.cols["tp"] * point.cols["pp"])[0])
+    per_group = float((point.cols["tp"] * context_ranks(point.cols) * point.cols["pp"])[0])
     visit = Visit.of(point.model, reuse, work.isl, work.osl, work.kv_bytes)
     spare = cluster.accelerator.usable_bytes - float(plain.memory_bytes[0])
     waiting = (

@@ -17,12 +17,14 @@ import numpy as np
 from clusters.build import build
 from parallel.hybrids import hybrid, hybrid_names
 from parallel.io import read_yaml
+from parallel.models import indexed
 from parallel.serving import flags, pools
-from parallel.serving.deployed import drafts_in, hot_in, sizes
+from parallel.serving.deployed import drafts_in, hot_in
 from parallel.serving.engines import engine_names
-from parallel.serving.mappings import Ask, Worker, Workers, dealt, deeper, splits
+from parallel.serving.mappings import Ask, Worker, Workers, dealt, deeper, sharing, splits
 from parallel.serving.passes import Split
 from parallel.serving.pipelines import slot_s
+from parallel.serving.points import Point, fewest, row
 from parallel.serving.queueing import ClosedLoop, simulate
 from parallel.serving.runs import SEED, about, moved_s
 from parallel.serving.steady import ROUNDS
@@ -45,31 +47,6 @@ KINDS: Final = ("aggregated", "disaggregated")
 SHARES: Final = (50.0, 90.0, 99.0)
 
 Progress = Callable[..., None]
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A way to serve. `split` and `replicas` are of the decoding workers where `prefill` is a split too.
-
-    `per_group` clients, or sequences that decode at once, are on each attention group; `clients` are all of them.
-    """
-
-    engine: str
-    split: Split
-    replicas: int
-    per_group: float
-    clients: float
-    ttft_s: float
-    tpot_s: float
-    requests_per_s: float
-    gpus: int
-    prefill: Split | None = None
-    prefills: int = 0
-
-    @property
-    def kind(self) -> str:
-        """How the phases share the accelerators."""
-        return "aggregated" if self.prefill is None else "disaggregated"
 
 
 @dataclass
@@ -101,6 +78,8 @@ def search(ask: Ask, progress: Progress | None = None) -> dict[str, Any]:
         _apart(ask, made, every, trust, found)
         if progress is not None:
             progress(len(every) * (1 + done / len(ask.trusts)), 2 * len(every), "in pools")
+    if ask.cp or (ask.ttft_s and not found.points):  # no attention group by itself is through with a prompt in time
+        _shared(ask, made, every, found)
     seconds = time.perf_counter() - started
     return _document(ask, made, found, seconds)
 
@@ -160,11 +139,27 @@ def _together(ask: Ask, made: Workers, split: Split, trust: Trust, found: Found,
     return None
 
 
-def _apart(ask: Ask, made: Workers, every: Sequence[Split], trust: Trust, found: Found) -> None:
-    """Price prefill workers beside decoding ones, as many of each as the cluster holds in balance."""
-    told = [split for split in every if _told(ask, split, trust, ask.width(ask.pooled(trust.engine)))]
+def _shared(ask: Ask, made: Workers, every: Sequence[Split], found: Found) -> None:
+    """Price the same with prompts that several ranks share: together, and on prefill workers of their own."""
+    dealt_out = [each for split in every for each in sharing(ask, split)]
+    for trust in ask.trusts:
+        for split in dealt_out:
+            _together(ask, made, split, trust, found)
+        _apart(ask, made, every, trust, found, dealt_out)
+
+
+def _apart(
+    ask: Ask, made: Workers, every: Sequence[Split], trust: Trust, found: Found, prompts: Sequence[Split] = ()
+) -> None:
+    """Price prefill workers beside decoding ones, as many of each as the cluster holds in balance.
+
+    `prompts` are the splits of those that prefill, where these are not those that decode.
+    """
+    width = ask.width(ask.pooled(trust.engine))
+    told = [split for split in every if _told(ask, split, trust, width)]
     usable = [each for split in told for each in _deepened(ask, made, split, trust)]
-    firsts = [worker for worker in _pool(made, usable, trust) if worker.limits.positions >= ask.isl + 1]
+    feeding = [split for split in prompts if _told(ask, split, trust, width)] if prompts else usable
+    firsts = [worker for worker in _pool(made, feeding, trust) if worker.limits.positions >= ask.isl + 1]
     times = np.array([trust.ttft * pools.prompt_s(one, ask.isl) for one in firsts])
     if not firsts:
         return
@@ -216,49 +211,6 @@ def _keep(ask: Ask, point: Point, found: Found) -> None:
         found.rejected["TTFT"] += 1
     else:
         found.points.append(point)
-
-
-def fewest(ask: Ask, point: Point) -> Point:
-    """Return a point with as few replicas as the demand needs; pools keep their balance.
-
-    Each attention group has at most the clients that it was priced with, so that its times are upper bounds.
-    """
-    share = ask.clients / point.clients if ask.clients else (ask.requests_per_s or 0.0) / point.requests_per_s
-    replicas, prefills = (int(np.ceil(share * count - 1e-9)) for count in (point.replicas, point.prefills))
-    ranks = replicas * point.split.ranks + (prefills * point.prefill.ranks if point.prefill else 0.0)
-    held = (
-        replicas / point.replicas
-        if point.prefill is None
-        else min(replicas / point.replicas, prefills / point.prefills)
-    )
-    return replace(
-        point,
-        replicas=replicas,
-        prefills=prefills,
-        gpus=int(ranks),
-        clients=held * point.clients,
-        requests_per_s=held * point.requests_per_s,
-    )
-
-
-def row(ask: Ask, point: Point, accelerators: int) -> dict[str, Any]:
-    """Return a point as the answer tells it; its rate per GPU is over so many, idle ones among them."""
-    told = {
-        "kind": point.kind,
-        "engine": point.engine,
-        "strategy": {**sizes(point.split), "replicas": point.replicas},
-        "clients": point.clients,
-        "per_group": point.per_group,
-        "gpus_used": point.gpus,
-        "ttft_s": point.ttft_s,
-        "tpot_s": point.tpot_s,
-        "requests_per_s": point.requests_per_s,
-        "tokens_per_s_per_gpu": point.requests_per_s * ask.osl / accelerators,
-        "tokens_per_s_per_user": 1.0 / point.tpot_s,
-    }
-    if point.prefill is not None:
-        told["prefill"] = {**sizes(point.prefill), "workers": point.prefills}
-    return told
 
 
 def simulated(ask: Ask, made: Workers, point: Point) -> dict[str, Any]:
@@ -390,6 +342,7 @@ def deploy(ask: Ask, point: Point) -> dict[str, Any]:
             role=role,
             per_host=max(ask.cluster.accelerator.rails, 1),
             batch=batch,
+            indexed=indexed(ask.model),
             **flags.drafted(ask.drafts),
             **flags.balanced(ask.model, ask.hot),
         )
@@ -397,8 +350,10 @@ def deploy(ask: Ask, point: Point) -> dict[str, Any]:
     return told
 
 
-def search_file(file: str | Path, progress: Progress | None = None) -> dict[str, Any]:
+def search_file(file: str | Path, progress: Progress | None = None, *, cp: bool = False) -> dict[str, Any]:
     """Search for the workload, the limits and the cluster of a serving scenario; its split and clients count for nothing.
+
+    With `cp` prompts that several ranks share are tried too; else only where no limit is kept without.
 
     An `engine` in the file is the one searched, else all are; `load` is a demand, for the fewest accelerators.
 
@@ -435,6 +390,7 @@ def search_file(file: str | Path, progress: Progress | None = None) -> dict[str,
         load.clients,
         load.requests_per_s,
         *(drafts_in(scenario, str(file)), hot_in(scenario), scenario.settings.given),
+        cp=cp,
     )
     found = search(ask, progress)
     asked = {"isl": ask.isl, "osl": ask.osl, "precision": precision, "ttft_s": ask.ttft_s, "tpot_s": ask.tpot_s}

@@ -22,7 +22,7 @@ from parallel.serving.passes import weight_bytes
 from parallel.serving.queueing import ClosedLoop, Limits, OpenLoop, Served, StepCost, simulate
 from parallel.serving.runs import SEED, about
 from parallel.serving.steady import ROUNDS
-from parallel.serving.steps import Steps, stage_summary
+from parallel.serving.steps import Steps, prompt_summary, stage_summary
 from parallel.speculation import told
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ MEASURED_EP: Final = 32
 """Largest expert group of the serving runs behind the engines' residuals."""
 MOST_REQUESTS: Final = 4000
 """Requests that are simulated at most."""
-UNMEASURED: Final = ("pp", "dcp")
+UNMEASURED: Final = ("pp", "cp", "dcp")
 """Sizes of a split of which no serving run was measured."""
 
 
@@ -153,6 +153,7 @@ def _times(held: Deployment, found: Answered) -> dict[str, Any]:
         "memory_capacity_bytes": replica.chip.accelerator.usable_bytes,
         "longest_context": int(held.steps.positions),
         **stage_summary(replica, steps, batch, batch * context),
+        **prompt_summary(replica, held.cost, held.isl, held.limits.tokens),
         "bottleneck": max(terms, key=lambda name: terms[name]),
     }
 

@@ -5,6 +5,7 @@ Here stands what they need beside it: limits as the step counts them, and what a
 """
 
 from dataclasses import dataclass, replace
+from math import ceil
 
 from parallel.models import Model, indexed, layer_count
 from parallel.serving.drafts import Drafting, drafting, in_steps
@@ -95,9 +96,36 @@ def split_faults(model: Model, split: Split, drafts: Drafts | None = None) -> li
             if indexed(model):
                 problem = f"deals an indexed cache to ranks whose heads fit one kernel: {most} of {split.tp:.0f} (vLLM)"
             faults.append(Fault("strategy.dcp", int(split.dcp), problem, f"write a divisor of tp up to {most}"))
+    if split.cp > 1 and any(kind.attention.kind == "delta" for kind in model.layers):
+        problem = "hands recurrent states from token to token, and prompts dealt over ranks are not in order"
+        faults.append(Fault("strategy.cp", int(split.cp), problem, "write cp: 1"))
+    if split.cp > 1 and split.dcp > 1:
+        problem = "repeats the cache on ranks that share a prompt; one dealt over them too is not priced"
+        faults.append(Fault("strategy.cp", int(split.cp), problem, "leave out cp or dcp"))
     if drafts is not None:
         faults += draft_faults(model, drafts.method, split.pp, "eagle or model")
     return faults
+
+
+def prompt_terms(cost: PassCost, isl: float, budget: float) -> dict[str, float]:
+    """Return the seconds of a prompt alone by name, fed in chunks of the token budget; they add up to its passes.
+
+    `cp` is what ranks that share it wait for keys and values, and up-project again; `other` are starts, head and host.
+    """
+    chunks = ceil(isl / budget)
+    each = isl / chunks
+    fed = [(each, each * (at + 0.5) * each) for at in range(chunks)]
+    parts = [cost.fed(0.0, *some) for some in fed]
+    told = {name: cost.engine.prefill * sum(part[name] for part in parts) for name in parts[0]}
+    return told | {"other": sum(cost(0.0, 0.0, *some) for some in fed) - sum(told.values())}
+
+
+def prompt_summary(replica: Replica, cost: PassCost, isl: float, budget: float) -> dict[str, object]:
+    """Return what an answer says of prompts that several ranks share; nothing where each group of tensor ranks has its own."""
+    if replica.split.cp <= 1:
+        return {}
+    note = "new keys and values are gathered before attention; the cache, and what decodes, is repeated on every rank"
+    return {"prompt": {"ranks": int(replica.split.cp), "terms": prompt_terms(cost, isl, budget), "note": note}}
 
 
 def stage_summary(replica: Replica, steps: Steps, decoding: float, positions: float) -> dict[str, object]:

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from clusters.build import Cluster, path
+from clusters.build import path
 from clusters.tunings import collective_s
 from parallel.exchange import EXCHANGES, candidates, exchange_s, sm_share
 from parallel.models import Moe
 from parallel.operators import ACTIVATION_BYTES
-from parallel.placement import BOX, domain_size, members_of
+from parallel.placement import BOX, domain_size
+from parallel.serving.dealt import group_members
 from topo.columns import Column, column
 
 if TYPE_CHECKING:
@@ -18,12 +19,6 @@ if TYPE_CHECKING:
 
 GATHERED: Final = "gather and scatter"
 """The exchange that no kernel of its own does: every rank gets every row."""
-
-
-def group_of(cluster: Cluster, like: Column, ranks: float) -> Column:
-    """Return the members per tier of a group of neighbouring ranks, as often as a column is long."""
-    one = np.ones_like(like)
-    return members_of(cluster, one * domain_size(cluster), one * ranks, one)
 
 
 def swaps(replica: "Replica", moe: Moe, tokens: Column) -> dict[str, Column]:
@@ -34,8 +29,8 @@ def swaps(replica: "Replica", moe: Moe, tokens: Column) -> dict[str, Column]:
     so they do where an expert is split, since every part of it needs every row.
     """
     cluster, h, ranks = replica.cluster, replica.model.hidden, replica.split.stage
-    group = group_of(cluster, tokens, ranks)
-    size = ACTIVATION_BYTES * tokens * replica.split.dp * h
+    group = group_members(cluster, tokens, ranks)
+    size = ACTIVATION_BYTES * tokens * replica.split.groups * h
     plain = sum(
         (collective_s(op, size, group, path(cluster, op, "nccl"), "nccl") for op in ("all_gather", "reduce_scatter")),
         start=np.zeros_like(size),

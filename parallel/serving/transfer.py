@@ -18,6 +18,7 @@ import numpy as np
 from clusters.build import Cluster
 from parallel.models import Model, kv_bytes_per_sequence
 from parallel.priced import Priced
+from parallel.serving.contexts import context_ranks
 from parallel.serving.phases import replicas, stage_ranks
 from parallel.strategy import Columns
 from parallel.workload import ServeWorkload
@@ -51,10 +52,11 @@ class Side:
     @classmethod
     def of(cls, cluster: Cluster, cols: Columns, requests_per_s: float) -> "Side":
         """Read it off one strategy."""
-        ranks, tp, pp, batch = (float(c[0]) for c in (stage_ranks(cols), cols["tp"], cols["pp"], cols["batch"]))
+        ranks, pp, batch = (float(c[0]) for c in (stage_ranks(cols), cols["pp"], cols["batch"]))
+        group = float(np.ravel(cols["tp"] * context_ranks(cols))[0])
         many = float(replicas(cluster, cols)[0])
-        cards_Bps = tp * pp * cluster.spec.scale_out.bandwidth_Bps
-        return cls(requests_per_s, many, many * ranks / tp, cards_Bps, batch * ranks)
+        cards_Bps = group * pp * cluster.spec.scale_out.bandwidth_Bps
+        return cls(requests_per_s, many, many * ranks / group, cards_Bps, batch * ranks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,8 +76,8 @@ IMPLIED: Final[dict[str, tuple[Rule, ...]]] = {
         ),
     ),
     "serve": (
-        Rule("a replica fits the cluster", ("used", "tp", "ep"), lambda c, s: _room(c, s, stage_ranks(c)), ""),
-        Rule(MEMORY, ("precision", "tp", "ep", "pp"), lambda c, s: _fits(weight_bytes(c, s), s), ""),
+        Rule("a replica fits the cluster", ("used", "tp", "cp", "ep"), lambda c, s: _room(c, s, stage_ranks(c)), ""),
+        Rule(MEMORY, ("precision", "tp", "cp", "ep", "pp"), lambda c, s: _fits(weight_bytes(c, s), s), ""),
     ),
 }
 """Conditions that follow from later ones: the ranks of a prefix, and what its weights alone take."""

@@ -214,6 +214,6 @@ def narrowed(space: Space, given: Mapping[str, tuple[Any, ...]], where: str = "s
     return Space((*coded.items(), *kept))
 
 
-EXTRA: Final = frozenset({"dp"})
-"""Columns that follow from others unless an axis gives them."""
+EXTRA: Final = frozenset({"dp", "cp"})
+"""Columns that follow from others, or are 1 while serving, unless an axis gives them."""
 _WRITTEN: Final[Mapping[str, str]] = {"ranks_per_domain": "used"}

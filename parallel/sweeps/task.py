@@ -140,7 +140,7 @@ PHASES: dict[str, PhaseOf] = {
         "TTFT limit",
     ),
     "decode": PhaseOf(
-        rules.SERVE_RULES,
+        rules.DECODE_RULES,
         lambda b, c: serving.price(ServeJob.of(b.task.model, b.cluster, b.task.serve), "decode", c),
         lambda p: p.seconds,
         lambda task: task.serve.tpot_s,

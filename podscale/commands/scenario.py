@@ -49,6 +49,7 @@ def serve(
     search: Annotated[
         bool, typer.Option("--search", help="Find split, clients, engine and pools for the file's limits and demand.")
     ] = False,
+    cp: Annotated[bool, typer.Option("--cp", help="With --search: also try prompts that several ranks share.")] = False,
     flags: Annotated[
         bool, typer.Option("--flags", help="Print how vLLM, SGLang and TensorRT-LLM are launched like that.")
     ] = False,
@@ -59,8 +60,10 @@ def serve(
     _check(trace, limit)
     door = Door(as_json, quiet)
     if search:
-        _search(scenario, door, trace=trace, limit=limit, flags=flags)
+        _search(scenario, door, trace=trace, limit=limit, flags=flags, cp=cp)
         return
+    if cp:
+        raise SpecError([Fault("--cp", None, "is of a search", "add --search, or write strategy: {cp: 4}")])
     from parallel.scenario import serve as run
 
     with door.progress("pricing the deployment"):
@@ -83,7 +86,7 @@ def serve(
     door.answer(document, draw)
 
 
-def _search(scenario: str, door: Door, *, trace: Path | None, limit: str | None, flags: bool) -> None:
+def _search(scenario: str, door: Door, *, trace: Path | None, limit: str | None, flags: bool, cp: bool) -> None:
     """Answer a search."""
     from parallel.serving.search import search_file
     from podscale.servewords import draw_launches, draw_search
@@ -92,7 +95,7 @@ def _search(scenario: str, door: Door, *, trace: Path | None, limit: str | None,
     if wrong := [name for name, value in given.items() if value]:
         raise SpecError([Fault(name, str(given[name]), "is of one deployment", "leave it out") for name in wrong])
     with door.progress("searching") as progress:
-        document = search_file(scenario, progress)
+        document = search_file(scenario, progress, cp=cp)
 
     def draw(console: "Console", told: dict[str, Any]) -> None:
         draw_search(console, told)

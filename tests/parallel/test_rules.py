@@ -10,10 +10,21 @@ from hypothesis import strategies as st
 
 from clusters.build import Cluster, build
 from clusters.spec import load, with_
+from parallel.hybrids import hybrid, hybrid_names
 from parallel.io import read_model
 from parallel.models import Mlp, Model
 from parallel.placement import ORDERS, world
-from parallel.rules import SERVE_RULES, TRAIN_RULES, Rule, Setting, check, data_parallel, divides, first_broken
+from parallel.rules import (
+    DECODE_RULES,
+    SERVE_RULES,
+    TRAIN_RULES,
+    Rule,
+    Setting,
+    check,
+    data_parallel,
+    divides,
+    first_broken,
+)
 from parallel.strategy import Columns
 from parallel.training.step import SCHEDULES
 from parallel.workload import ServeWorkload, TrainWorkload
@@ -90,6 +101,8 @@ SERVE_CASES = {
     "tp divides the MLP width": Case({"ep": 1, "microbatches": 1}, odd_width()),
     "ep needs experts": Case({"ep": 2}, LLAMA),
     "attention groups tile the expert group": Case({"tp": 8, "ep": 12}),
+    "every rank of a prompt has two pieces of it": Case({"cp": 4}, work=ServeWorkload(isl=8192, cached=8185)),
+    "a recurrent state is computed in order": Case({"cp": 4}, hybrid(hybrid_names()[0])),
     "stages hold at least one layer": Case({"tp": 1, "ep": 4, "pp": 64}),
     "a replica fits the cluster": Case({"ep": 256, "pp": 2}),
     "micro-batches are whole": Case({"tp": 1, "batch": 3}),
@@ -97,10 +110,12 @@ SERVE_CASES = {
     "a domain holds its ranks": Case({"used": 9}),
     "the exchange kernels reach the whole expert group": Case({"ep": 16}, work=ServeWorkload(exchange="one-sided")),
 }
+DECODE_CASES = {"context parallelism is of prompts": Case({"cp": 4})}
 Table = tuple[tuple[Rule, ...], dict[str, Case], dict[str, float], TrainWorkload | ServeWorkload]
 TABLES: dict[str, Table] = {
     "train": (TRAIN_RULES, TRAIN_CASES, TRAIN, WORK),
     "serve": (SERVE_RULES, SERVE_CASES, SERVE, ServeWorkload()),
+    "decode": (DECODE_RULES[-1:], DECODE_CASES, SERVE, ServeWorkload()),
 }
 EVERY_RULE = [pytest.param(table, rule, id=f"{table}: {rule.name}") for table in TABLES for rule in TABLES[table][0]]
 
