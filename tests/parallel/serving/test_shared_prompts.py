@@ -175,7 +175,7 @@ def test_published_prefills_of_llama_405b() -> None:
     """Yang et al. 2411.01783 on boxes of eight H100 96 GB, abstract and figures 6 to 8; nothing is fitted to them."""
     measured = {(16, MILLION): 77.0, (16, K128): 3.8, (8, K128): 5.85}
     errors = {key: one(prefill(*key, kv_bytes=2.0).seconds) / seconds - 1 for key, seconds in measured.items()}
-    assert errors[16, MILLION] == pytest.approx(0.08, abs=0.02)
+    assert errors[16, MILLION] == pytest.approx(0.06, abs=0.02)
     assert errors[8, K128] == pytest.approx(-0.24, abs=0.03)
     assert errors[16, K128] == pytest.approx(-0.41, abs=0.03)
     slower = [one(prefill(1, tp=tp).seconds) / one(prefill(tp // 8).seconds) for tp in (16, 64)]
