@@ -33,9 +33,6 @@ from topo.columns import Column, ColumnLike, column
 
 PLACES = ("first", "inner", "last")
 WEIGHT_BYTES = 2.0  # BF16 parameters that forward and backward read
-UPDATE_TRAFFIC = (
-    30.0  # bytes per parameter: Adam's state read and written (24), gradients read (4), weights written (2)
-)
 
 
 def attention_shard(model: Model, kind: LayerKind, tp: ColumnLike) -> Column:

@@ -60,7 +60,7 @@ FROZEN: Final[Mapping[str, str]] = {
     "shared/attention_backward": "63 % over 73 % of the peak, FlashAttention-2 (2307.08691) abstract",
     "shared/step_s": "host time once per step, of the order of PyTorch's optimizer and logging calls",
     "formats/hopper/fp8": "1: FP8 products lose as much as BF16 ones once casts are counted; a free constant finds 0.99",
-    "engines/early-megatron/vector": "1: unfused kernels are counted one by one; a free constant finds 1.00",
+    "engines/early-megatron/vector": "1: its kernels are counted one by one, and its frameworks as fused: it moves nothing",
     "engines/megatron-core/vector": "1: the operations that Transformer Engine fuses are those counted",
     "formats/blackwell/narrow": "about the mean of FP8, MXFP8 and NVFP4: stands for formats that no run was measured in",
     "engines/fsdp/kernel_host_s": "10 µs per eager PyTorch kernel; the runs measured do not show it",

@@ -10,11 +10,11 @@ from typing import Final
 import numpy as np
 
 from collectives.pipelines import SCHEDULES as PIPELINES
-from parallel import memory
 from parallel.explain.equation import Equation, Input, Inputs, Values, computed, per_kind
 from parallel.explain.scene import TrainScene, one, train_swap
 from parallel.explain.traffic import boundary_bytes, expert_bytes, halves, key_bytes, reductions
 from parallel.training import footprint
+from parallel.training.frameworks import framework
 from parallel.training.layer import COMPUTE, HOST_NORM, PRODUCTS, RECOMPUTE, recomputed
 from parallel.training.step import SCHEDULES, beyond_s
 from topo.columns import Column
@@ -210,10 +210,11 @@ def _dp(scene: TrainScene) -> Inputs:
     return {
         "r": Input(often[0], "", "reductions of a step"),
         "g": Input(often[1], "", "gatherings of a step"),
-        "R": Input(one(s["reduce dp"]), "s", "reduce-scatter of a stage's dense gradients", sent("dense", "dp", width)),
+        "R": Input(one(s["reduce dp"]), "s", "reduction of a stage's dense gradients", sent("dense", "dp", width)),
         "Rₑ": Input(one(s["reduce edp"]), "s", "that of its experts' gradients", sent("expert", "edp", width)),
         "G": Input(one(s["gather dp"]), "s", "all-gather of its dense weights", sent("dense", "dp", 2.0)),
         "Gₑ": Input(one(s["gather edp"]), "s", "that of its experts' weights", sent("expert", "edp", 2.0)),
+        "T": Input(one(s["reduce tied"]), "s", "sum of a tied table's gradients over first and last stage"),
         "L": Input(layers, "", "layers of the stage: all but one bucket can hide"),
         "W": Input((scene.slowest - ahead) * inner * (m if zero >= 2 else widen), "s", "backward work to hide behind"),
         "U": Input(ahead * inner * (m if zero >= 3 else widen), "s", "forward work to hide behind"),
@@ -226,20 +227,20 @@ def _dp_parts(v: Values) -> tuple[Column, Column]:
 
 def _dp_busy(v: Values) -> Column:
     reduce, gather = _dp_parts(v)
-    return np.add(reduce, gather)
+    return np.asarray(np.add(reduce, gather) + v["T"])
 
 
 def _dp_shown(v: Values) -> Column:
     reduce, gather = map(np.asarray, _dp_parts(v))
     shown = np.maximum(reduce - v["W"], reduce / v["L"])
-    return np.asarray(shown + np.maximum(gather - v["U"], gather / v["L"]))
+    return np.asarray(shown + np.maximum(gather - v["U"], gather / v["L"]) + v["T"])
 
 
 _DP_SOURCE = "parallel/training/step.py; ZeRO: Rajbhandari 1910.02054 §5; interleaving: 2211.05953 §3"
 DP: Final[Mapping[bool, Law]] = {
-    False: Equation("r·(R + Rₑ) + g·(G + Gₑ)", _dp, _dp_busy, _DP_SOURCE),
+    False: Equation("r·(R + Rₑ) + g·(G + Gₑ) + T", _dp, _dp_busy, _DP_SOURCE),
     True: Equation(
-        "max(ρ − W, ρ/L) + max(γ − U, γ/L), ρ = r·(R + Rₑ), γ = g·(G + Gₑ)", _dp, _dp_shown, _DP_SOURCE, _dp_busy
+        "max(ρ − W, ρ/L) + max(γ − U, γ/L) + T, ρ = r·(R + Rₑ), γ = g·(G + Gₑ)", _dp, _dp_shown, _DP_SOURCE, _dp_busy
     ),
 }
 """Whether gradients are reduced behind the backward pass -> the equation."""
@@ -371,7 +372,7 @@ def _pp(scene: TrainScene) -> Inputs:
 def _optimizer(scene: TrainScene) -> Inputs:
     trains = scene.point.train.software.trains == "all"
     return {
-        "b": Input(memory.UPDATE_TRAFFIC, "B", "bytes read and written per parameter: Adam's state, gradient, weight"),
+        "b": Input(framework(scene.point.train.framework).update_bytes, "B", "bytes read and written per parameter"),
         "N": Input(
             one(footprint.updated_parameters(scene.loads, scene.cols)) * trains, "", "parameters a rank updates"
         ),

@@ -16,6 +16,12 @@ EAGER_CONTEXT_BYTES: Final = (
     1573 * 2.0**20
 )  # torch.ones(1).cuda() on an A100 (BigScience tr11 chronicles-prequel, 2022)
 CONTEXT_BYTES: Final = 0.6e9  # the same since kernels load when first used (CUDA 11.7: CUDA_MODULE_LOADING=LAZY)
+FUSED_UPDATE: Final = 30.0
+"""Bytes per parameter of a fused optimizer: Adam's state read and written (24), gradients read (4), weights written (2)."""
+SEPARATE_UPDATE: Final = 62.0
+"""The same kernel by kernel: FP16 gradients copied to FP32 (6), unscaled (8), their norm (4), clipped (8), Adam with its gradient
+(28), weights copied to FP16 (6), gradients zeroed (2). Megatron-LM 2.5 megatron/optimizer/optimizer.py,
+Float16OptimizerWithFloat16Params.step; DeepSpeed runtime/fp16/fused_optimizer.py has as much, flat copies in place of zeroes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class Framework:
     layerwise : whether ZeRO 3 gathers whole layers (else single matrices)
     gradient_copy : bytes per BF16 gradient kept beside an FP32 accumulator
     step_copy : bytes per 16-bit gradient of the copies that an optimizer step over whole gradients makes
+    update_bytes : bytes that an optimizer step moves per parameter
     communicators : NCCL communicators beside one per kind of group
     context_bytes : CUDA context with the kernels loaded
     note, source : what it is, and where the above is read
@@ -55,6 +62,7 @@ class Framework:
     layerwise: bool = True
     gradient_copy: float = 0.0
     step_copy: float = 4.0
+    update_bytes: float = FUSED_UPDATE
     communicators: int = 0
     context_bytes: float = CONTEXT_BYTES
     note: str = ""
@@ -78,6 +86,7 @@ FRAMEWORKS: Final[Mapping[str, Framework]] = MappingProxyType(
             split_logit_bytes=10.0,
             dropout=True,
             layerwise=False,
+            update_bytes=SEPARATE_UPDATE,
             note="Megatron-LM up to 2023: unfused FP32 loss, dropout",
             source="Korthikanti 2205.05198 §4.1; Megatron-LM core/tensor_parallel/cross_entropy.py",
         ),
@@ -86,6 +95,7 @@ FRAMEWORKS: Final[Mapping[str, Framework]] = MappingProxyType(
             split_logit_bytes=10.0,
             dropout=True,
             layerwise=False,
+            update_bytes=SEPARATE_UPDATE,
             adds=True,
             outputs_kept=True,
             gradient_copy=2.0,

@@ -25,10 +25,11 @@ from collectives.point_to_point import farthest
 from parallel import memory
 from parallel.models import flops_per_token_forward, layer_order
 from parallel.operators import ACTIVATION_BYTES
-from parallel.placement import GROUPS, group_members
+from parallel.placement import GROUPS, group_members, members_of
 from parallel.priced import Priced, total
 from parallel.strategy import Columns, Floor, Index
 from parallel.training import footprint
+from parallel.training.frameworks import framework
 from parallel.training.layer import COMPUTE, TrainJob, collective, exposed, layer_prices, tokens
 from parallel.training.layouts import Layout
 from parallel.training.splits import place
@@ -99,7 +100,21 @@ def reduction_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
     gather = times * collective(job, "all_gather", job.gathered_bytes * bucket, members)
     for index, group in enumerate(groups):
         out |= {f"reduce {group}": reduce[index], f"gather {group}": gather[index]}
-    return out
+    return out | {"reduce tied": tied_s(job, cols)}
+
+
+def tied_s(job: TrainJob, cols: Columns) -> Column:
+    """Seconds in which first and last stage add up the gradients of a table that is embedding and head at once.
+
+    An all-reduce of ``gradient bytes · V·h/tp`` between two ranks, after the reduction among replicas and behind nothing; 0 on
+    one stage. Source: Megatron-LM, megatron/training.py (2021) and core/distributed/finalize_model_grads.py,
+    _allreduce_word_embedding_grads; DeepSpeed runtime/pipe/engine.py, _exec_reduce_tied_grads.
+    """
+    size, stride = GROUPS["pp"](cols)
+    ends = members_of(job.cluster, cols["used"], np.minimum(size, 2.0), stride * np.maximum(size - 1.0, 1.0))
+    table_bytes = job.work.gradient_bytes * job.model.vocab * job.model.hidden / cols["tp"]
+    shared = job.model.tied_embeddings and job.work.software.trains == "all"
+    return np.where(cols["pp"] > 1, collective(job, "all_reduce", table_bytes, ends), 0.0) * float(shared)
 
 
 def _timed(
@@ -205,7 +220,7 @@ def placed_prices(job: TrainJob, cols: Columns) -> Floor:
     beyond = np.where(pp > 1, installed * s["microbatches"] * np.maximum(slow - s["total"] / pp, 0.0), 0.0)
     times = {"slow": slow, "forward": rest * ahead, "backward": rest * (1.0 - ahead), "weight gradient": rest * weights}
     s = s | times | {"term imbalance": beyond}
-    reduced, shown = (installed * seconds for seconds in _reduction(job, s, cols | {"zero": ZERO}))
+    reduced, shown = (installed * (each + s["reduce tied"]) for each in _reduction(job, s, cols | {"zero": ZERO}))
     contended = s["term contention"] + job.fitted.shared["contention"] * (reduced - shown)
     return s | {"busy dp": reduced, "term dp": shown, "term contention": contended}
 
@@ -313,9 +328,9 @@ def pipeline_prices(job: TrainJob, cols: Columns) -> Floor:
 
 
 def optimizer_s(job: TrainJob, updated: Column) -> Column:
-    """Seconds in which the optimizer streams its state: ``updated parameters · 30 bytes / streamed rate``."""
+    """Seconds in which the optimizer streams its state: ``updated parameters · bytes per parameter / streamed rate``."""
     streamed_Bps = job.chip.accelerator.hbm_Bps * job.chip.kernels["bf16"].hbm_efficiency
-    return memory.UPDATE_TRAFFIC * updated / streamed_Bps * (job.work.software.trains == "all")
+    return framework(job.work.framework).update_bytes * updated / streamed_Bps * (job.work.software.trains == "all")
 
 
 def price(job: TrainJob, cols: Columns) -> Priced:

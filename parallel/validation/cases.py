@@ -96,6 +96,12 @@ HYBRID_SHARDING: Final = "HSDP (shard in node)"
 SOME_LAYERS: Final = "selective layer"
 """`recompute.detail` of torchtitan's recomputation of every n-th layer."""
 
+MEASURED_NICS: Final[tuple[tuple[str, float], ...]] = ((r"Omni-Path", 135.0 / 400.0),)
+"""Word of a cluster's fabric -> share of its NICs' rate that was measured on it. The four Omni-Path links of a node at Jean
+Zay moved 135 of 400 Gb/s in 2022 (stas00/ml-engineering network/README.md, Omni-Path). NCCL 2.10 took them for plain verbs: a
+ring over four of the nodes, in by one link and out by another, moved 40.5 Gb/s (bigscience experiments/bandwidth,
+all_reduce_bench-a100-n4.txt)."""
+
 KINDS: Final = ("pretrain", "memory-only", "sft", "lora")
 """Work that is priced; fine-tuning all weights is pre-training on other data."""
 
@@ -180,7 +186,8 @@ def overrides(gpu: str) -> dict[str, str]:
 def cluster_spec(entry: Json, gpus: int) -> ClusterSpec:
     """Turn an entry of the `clusters` table into a spec with as many accelerators as the case uses.
 
-    `nvlink_GBps` sums both directions and `nic_gbps_per_gpu` is one direction; both follow the catalogue where absent.
+    `nvlink_GBps` sums both directions and `nic_gbps_per_gpu` is one direction; both follow the catalogue where absent, and
+    a fabric of `MEASURED_NICS` has what was measured of it.
 
     Raises
     ------
@@ -205,8 +212,11 @@ def cluster_spec(entry: Json, gpus: int) -> ClusterSpec:
     one_way_Bps = (entry.get("nvlink_GBps") or 0.0) * 1e9 / 2
     if one_way_Bps and one_way_Bps != part.scale_up_Bps:
         fields["scale_up"] = {"bandwidth": one_way_Bps}
-    out = {"nic": f"{entry['nic_gbps_per_gpu']}Gb/s"} if entry.get("nic_gbps_per_gpu") else {}
-    if out and re.search(r"RoCE|EFA|Ethernet", entry.get("fabric") or ""):
+    out, fabric = {}, entry.get("fabric") or ""
+    if rate := entry.get("nic_gbps_per_gpu"):
+        reached = next((share for word, share in MEASURED_NICS if re.search(word, fabric)), 1.0)
+        out["nic"] = f"{rate * reached:g}Gb/s"
+    if out and re.search(r"RoCE|EFA|Ethernet", fabric):
         out["link"] = "roce-400"
     figures = overrides(entry["gpu"])
     return parse(

@@ -1,5 +1,6 @@
 """A training step: terms that add up, limits, directions, and one pipeline by hand."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -11,11 +12,13 @@ from clusters.spec import with_
 from collectives.pipelines import SCHEDULES
 from collectives.point_to_point import farthest
 from parallel.models import active_parameters, layer_count
-from parallel.placement import group_members
+from parallel.placement import group_members, members_of
 from parallel.strategy import Columns
 from parallel.sweeps.task import Bound, Task
+from parallel.training.frameworks import FUSED_UPDATE, SEPARATE_UPDATE
 from parallel.training.layer import COMPUTE, RECOMPUTE, TrainJob, collective
 from parallel.training.step import reduction_prices
+from parallel.workload import Software
 from topo.columns import column
 
 PLACES = [("gb200-nvl72", 576, None), ("gb200-nvl72", 1024, 8), ("gb200-nvl72", 1152, 576), ("hgx-h100", 256, None)]
@@ -233,6 +236,33 @@ def test_hybrid_sharding_sums_among_neighbours_then_over_copies(bind):
     summed = collective(job, "all_reduce", size / np.array([32.0, 8.0]), between)
     assert prices["reduce dp"] == pytest.approx(layers * (scattered + np.array([0.0, 1.0]) * summed))
     assert prices["gather dp"][1] < prices["gather dp"][0]  # weights never leave the node
+
+
+def test_first_and_last_stage_add_up_the_gradients_of_a_tied_table(bind):
+    """Stage 0 and stage 3 of 8 replicas each: ranks 0 and 192 of 256, in two boxes of eight; nobody else takes part."""
+    bound = bind("train", "llama-3.1-8b", "hgx-h100", 256)
+    model, work = bound.task.model, bound.task.train
+    tied, apart = (TrainJob.of(replace(model, tied_embeddings=held), bound.cluster, work) for held in (True, False))
+    cols = Columns.of(used=8, order=0, tp=8, cp=1, ep=1, etp=1, dp=[8, 32], pp=[4, 1]).filled({"zero": 1})
+    assert reduction_prices(apart, cols)["reduce tied"].tolist() == [0.0, 0.0]
+    table_bytes = work.gradient_bytes * model.vocab * model.hidden / 8
+    pair = members_of(bound.cluster, column([8.0]), 2.0, 192.0)
+    shared = collective(tied, "all_reduce", column([table_bytes]), pair)
+    assert reduction_prices(tied, cols)["reduce tied"] == pytest.approx([shared[0], 0.0])
+
+
+def test_an_optimizer_step_kernel_by_kernel_streams_twice_as_much(bind):
+    """Per FP16 parameter: gradients copied, unscaled, measured and clipped 26 bytes, Adam 28, weights copied 6, zeroes 2."""
+    assert SEPARATE_UPDATE == 26 + 28 + 6 + 2
+    bound = bind("train", "llama-3.1-8b", "hgx-h100", 32)
+    cols = Columns.of(used=8, tp=1, ep=1, micro_batch=1, dp=32, pp=1, zero=0)
+    seconds = [
+        Bound.of(replace(bound.task, train=replace(bound.task.train, software=Software(framework=name))))
+        .price(cols)
+        .terms["optimizer"][0]
+        for name in ("megatron-lm", "megatron-core")
+    ]
+    assert seconds[0] / seconds[1] == pytest.approx(SEPARATE_UPDATE / FUSED_UPDATE)
 
 
 def test_copies_of_shards_trade_memory_for_the_network(bind):

@@ -68,6 +68,11 @@ def test_a_non_standard_part_keeps_the_figures_that_its_entry_states(shipped):
     assert dict(spec.override) == {"hbm_bandwidth": 2.4e12, "hbm_capacity": 96e9, "power": 500.0}
 
 
+def test_omni_path_at_jean_zay_has_the_rate_that_was_measured_on_it(shipped):
+    """135 of the 400 Gb/s of a node with eight accelerators: 16.9 Gb/s each."""
+    assert cases.cluster_spec(shipped["clusters"]["jeanzay_a100"], 384).scale_out.nic_Bps == pytest.approx(135e9 / 64)
+
+
 def test_roce_is_told_from_infiniband(shipped):
     assert cases.cluster_spec(shipped["clusters"]["megascale_a100"], 64).scale_out.link == "roce-400"
     assert cases.cluster_spec(shipped["clusters"]["dgx_h100"], 64).scale_out.link == "ib-ndr"

@@ -21,8 +21,8 @@ from parallel.validation.training_rows import FOLDS, folds, rows_of
 from topo.errors import SpecError
 
 STEP_MEDIANS = {
-    "BigScience": 13.9,
-    "Korthikanti": 4.3,
+    "BigScience": 8.2,
+    "Korthikanti": 1.0,
     "MLPerf": 3.6,
     "Megatron-Bridge MoE": 12.8,
     "Megatron-Bridge dense": 6.2,
@@ -33,7 +33,7 @@ STEP_MEDIANS = {
     "Zero Bubble": 2.2,
     "dgxc": 5.5,
     "torchtitan": 5.6,
-    "vTrain multi": 6.5,
+    "vTrain multi": 5.1,
     "vTrain single": 8.1,
 }
 MEMORY_MEDIANS = {"BigScience": 3.0, "SimuMax": 0.3, "Zero Bubble": 1.8, "torchtitan": 1.4}
