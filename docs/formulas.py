@@ -60,7 +60,9 @@ PLACES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "serving": (
         "Requests in a closed loop, and caches that move between pools.",
-        "parallel.serving.steady: steady; parallel.serving.passes: dealt_s stage_counts; "
+        "parallel.serving.steady: steady; parallel.serving.passes: stage_counts; "
+        "parallel.serving.dealt: dealt_s gathered_sums swapped_parts; "
+        "parallel.serving.contexts: block_bytes gathered_bytes unhidden_s; "
         "parallel.models: index_score_flops chosen_positions index_key_bytes latent_bytes; "
         "parallel.serving.indexed: chosen_flops chosen_prompt dealers picked_bytes; "
         "parallel.speculation: drafts_of; parallel.hotexperts: zipf_shares popular_shares copied packed; "

@@ -208,7 +208,7 @@ def _deployment(
     kernels = {"exchange": file.exchange.kernels} if file.exchange.kernels else {}
     work = ServeWorkload(**given(file.workload), **kernels, **_drafted(file, model, strategy, path))
     point = Point(phase, model, spec, serve=work, exchange=_rules(REAL, file.exchange))
-    split = strategy.model_dump(exclude={"dcp", *({"cp"} if strategy.cp == 1 else ())})
+    split = strategy.model_dump(exclude={"dcp", "dcp_comm", *({"cp"} if strategy.cp == 1 else ())})
     split["used"] = split.pop("ranks_per_domain") or domain_size(point.built)
     point = replace(point, strategy={name: float(value) for name, value in split.items()})
     point.check(str(path))
@@ -218,7 +218,7 @@ def _deployment(
 def _drafted(file: "ServeFile", model: Model, strategy: "ServeStrategyFile", path: str | Path) -> dict[str, Any]:
     """Return what a workload says of drafts, and refuse what is priced under an engine alone."""
     faults = []
-    if strategy.dcp > 1:
+    if strategy.dcp > 1 or strategy.dcp_comm != "ag_rs":
         problem = "is of an engine, and none is named"
         faults.append(Fault("strategy.dcp", strategy.dcp, problem, "write engine: vllm, or leave it out", str(path)))
     if file.settings.given:

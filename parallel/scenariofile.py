@@ -86,6 +86,7 @@ class ServeStrategyFile(Section):
     pp: PositiveInt = 1
     cp: PositiveInt = Field(1, description="ranks that share a prompt: prefill context parallelism")
     dcp: PositiveInt = Field(1, description="tensor ranks that deal the cache among them, under an engine")
+    dcp_comm: Literal["ag_rs", "a2a"] = Field("ag_rs", description="how these add up what they found (vLLM)")
     microbatches: Literal[1, 2] = 1
     batch: PositiveFloat = Field(1.0, description="sequences (decode) or prompts (prefill) per accelerator")
     ranks_per_domain: PositiveInt | None = None
@@ -373,8 +374,7 @@ def load_faults(scenario: ServeFile, file: str) -> list[Fault]:
         names = [name for name in ("load", "calibration") if name in given]
         return [Fault(name, None, "is of an engine, and none is named", remedy, file) for name in names]
     if (load.clients is None) == (load.requests_per_s is None):
-        problem, remedy = "wants one of clients and requests_per_s", "write load: {clients: 64}"
-        faults.append(Fault("load", None, problem, remedy, file))
+        faults.append(Fault("load", None, "wants one of clients and requests_per_s", "write load: {clients: 64}", file))
     beside = ("phase", "pools", "strategies", "ladder", "exchange")
     return faults + [
         Fault(name, None, "is of a single phase, and an engine runs both", "leave it out, or leave out engine", file)

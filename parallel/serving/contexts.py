@@ -95,7 +95,7 @@ def shared_s(cluster: Cluster, machine: Chip, att: Attention, tokens: Column, tp
 def restored_s(cluster: Cluster, tokens: Column, hidden: float, tp: float, cp: float) -> Column:
     """Seconds after the last layer in which all ranks get all tokens again: an all-gather of ``2·t·h`` bytes.
 
-    Source: sgl-project/sglang, pull request 12065; vllm-project/vllm, vllm/v1/worker/cp_utils.py (restore after all-gather).
+    Source: sgl-project/sglang, pull request 12065; vllm-project/vllm, pull request 46570 (hidden-state restoration).
     """
     group = members_of(cluster, np.full_like(tokens, domain_size(cluster)), cp, tp)
     road = path(cluster, "all_gather", "nccl")

@@ -162,7 +162,7 @@ def _split(file: "ServeFile", model: Model, drafts: Drafts | None, path: str) ->
         problem = f"neither divides {named} nor is a multiple of it"
         faults.append(Fault("strategy.ep", chosen.ep, problem, "choose one that does", path))
     etp = ranks / chosen.ep if routed else 1.0
-    split = Split(chosen.tp, ranks / group, etp, chosen.ep, chosen.pp, chosen.dcp, chosen.cp)
+    split = Split(chosen.tp, ranks / group, etp, chosen.ep, chosen.pp, chosen.dcp, chosen.cp, chosen.dcp_comm)
     faults += [replace(fault, file=path) for fault in split_faults(model, split, drafts)]
     if faults:
         raise SpecError(faults)

@@ -28,7 +28,7 @@ def draft_replica(replica: Replica, drafts: Drafts) -> Replica:
     model, split = draft_model(replica.model, drafts), replica.split
     if not any(isinstance(kind.mlp, Moe) for kind in model.layers):
         split = Split(split.tp, split.dp, cp=split.cp)
-    return replace(replica, model=model, split=replace(split, pp=1.0, dcp=1.0))
+    return replace(replica, model=model, split=replace(split, pp=1.0, dcp=1.0, dcp_comm="ag_rs"))
 
 
 def draft_cost(replica: Replica, engine: Engine, drafts: Drafts) -> PassCost:

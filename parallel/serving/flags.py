@@ -184,6 +184,7 @@ def values(deployment: Deployment, name: str) -> dict[str, Value]:
         "exchange": words["exchange"].get(deployment.role) if routed and grouped and ep == stage else None,
         "pp": int(split.pp) if split.pp > 1 else None,
         "dcp": int(split.dcp) if split.dcp > 1 else None,
+        "dcp_comm": split.dcp_comm if split.dcp > 1 and split.dcp_comm != "ag_rs" else None,
         "cp": int(split.cp) if split.cp > 1 else None, "shared": split.cp > 1 or None,
         "dealing": words["dealing"]["indexed" if deployment.indexed else "dense"] if split.cp > 1 else None,
         "kv": words["kv"].get(deployment.kv_bytes),

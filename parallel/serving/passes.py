@@ -47,6 +47,7 @@ class Split:
     """How one replica is split: ``pp`` stages of ``tp·cp·dp = etp·ep`` ranks; the cache over ``dcp`` of the tensor ranks.
 
     The prompts of an attention group are shared by ``cp`` times its tensor ranks; what decodes each of these has whole.
+    `dcp_comm` is a key of `parallel.serving.dealt.COMBINED`.
     """
 
     tp: float = 1.0
@@ -56,12 +57,13 @@ class Split:
     pp: float = 1.0
     dcp: float = 1.0
     cp: float = 1.0
+    dcp_comm: str = "ag_rs"
 
     @property
     def groups(self) -> float:
         """Tensor groups that each bring tokens to the experts: of all attention groups, and of all ranks of a prompt.
 
-        Decoding tokens are brought by every rank of their group again: cp ranks repeat them (ROCm/ATOM, pull request 1220).
+        Decoding tokens are repeated by all cp ranks (vllm-project/vllm, pull request 46570), and bring their rows as often.
         """
         return self.dp * self.cp
 

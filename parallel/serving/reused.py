@@ -210,12 +210,13 @@ def under_load(
     """Simulate one attention group whose prompts come back, until the rate and what is found in memory agree.
 
     `asked` is input and output tokens. A hit is fed what it has not cached; its cache takes its room all the same. Bringing it
-    back delays its first token, and in a closed loop the client's next request, not the steps of others.
+    back delays its first token, and in a closed loop the client's next request, not the steps of others. Ranks that share
+    prompts each bring a whole cache back, at once.
     """
     isl, osl = asked
     visit = Visit.of(replica.model, reuse, isl, osl, replica.kv_bytes)
     split, cluster = replica.split, replica.cluster
-    used = int(groups * split.tp)
+    used = int(groups * split.tp * split.cp)
     outer = tiers_of(named, cluster, used, split.tp)
     plain = simulate(cost, limits, partial(about, isl))
     served, rate, rows, ready_s = plain, _rate(plain) * groups, list[Found](), 0.0
@@ -228,7 +229,8 @@ def under_load(
             break
         rate = _rate(served) * groups
     took = {name: cost(0.0, 0.0, *_fed(isl, cached)) for name, cached in _classes(reuse).items()}
-    told = _told(reuse, visit, rows, rate, took, ready_s, (took["missed"] - took["hit"]) * split.tp, cluster)
+    saved_s = (took["missed"] - took["hit"]) * split.tp * split.cp
+    told = _told(reuse, visit, rows, rate, took, ready_s, saved_s, cluster)
     before = {"ttft_s": float(np.mean(plain.ttft_s)), "requests_per_s": _rate(plain) * groups}
     return served, {**told, "without": before}
 

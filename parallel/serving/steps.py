@@ -96,6 +96,9 @@ def split_faults(model: Model, split: Split, drafts: Drafts | None = None) -> li
             if indexed(model):
                 problem = f"deals an indexed cache to ranks whose heads fit one kernel: {most} of {split.tp:.0f} (vLLM)"
             faults.append(Fault("strategy.dcp", int(split.dcp), problem, f"write a divisor of tp up to {most}"))
+    if split.dcp <= 1 and split.dcp_comm != "ag_rs":
+        problem = "is of a cache that ranks deal among them"
+        faults.append(Fault("strategy.dcp_comm", split.dcp_comm, problem, "write dcp, or leave it out"))
     if split.cp > 1 and any(kind.attention.kind == "delta" for kind in model.layers):
         problem = "hands recurrent states from token to token, and prompts dealt over ranks are not in order"
         faults.append(Fault("strategy.cp", int(split.cp), problem, "write cp: 1"))

@@ -12,8 +12,9 @@ from clusters.tunings import collective_s
 from parallel.io import read_model
 from parallel.placement import members_of
 from parallel.roofline import chip
+from parallel.serving.dealt import dealt_s
 from parallel.serving.engines import engine, serving_recipe
-from parallel.serving.passes import GRID, Replica, Split, cache_positions, dealt_s, pass_cost, position_bytes
+from parallel.serving.passes import GRID, Replica, Split, cache_positions, pass_cost, position_bytes
 from parallel.serving.steps import split_faults
 
 VLLM = engine("vllm")
@@ -60,6 +61,21 @@ def test_ranks_gather_queries_and_sums_and_scatter_outputs() -> None:
         for name, op in (("q", "all_gather"), ("sums", "all_gather"), ("out", "reduce_scatter"))
     ]
     assert float(dealt_s(held, att, np.array([32.0]))[0]) == pytest.approx(sum(seconds))
+
+
+def test_outputs_go_all_to_all_or_are_scattered() -> None:
+    held, helix = (replica("deepseek-v3", replace(WIDE, dcp=8.0, dcp_comm=name)) for name in ("ag_rs", "a2a"))
+    att, tokens = held.model.layers[0].attention, np.array([16.0])
+    group = members_of(held.cluster, np.array([8.0]), np.array([8.0]), np.ones(1))
+    rows = 16 * 128 / 8 * 8
+    seconds = [
+        float(collective_s(op, np.array([size]), group, path(held.cluster, op, "nccl"), "nccl")[0])
+        for op, size in (("all_gather", 2 * rows * 576), ("all_to_all", rows * (2 * 512 + 4)))
+    ]
+    assert float(dealt_s(helix, att, tokens)[0]) == pytest.approx(sum(seconds))
+    assert pass_cost(helix, VLLM).dealt_s != pass_cost(held, VLLM).dealt_s
+    wrong = split_faults(read_model("deepseek-v3"), Split(tp=8, dcp_comm="a2a"))
+    assert [fault.field for fault in wrong] == ["strategy.dcp_comm"]
 
 
 def test_new_prompt_tokens_of_a_latent_cache_need_no_talk() -> None:

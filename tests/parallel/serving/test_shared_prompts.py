@@ -31,7 +31,10 @@ from parallel.serving.phases import ServeJob, price
 from parallel.serving.search import search_file
 from parallel.serving.steps import prompt_terms, split_faults
 from parallel.strategy import Columns
-from parallel.workload import ServeWorkload
+from parallel.sweeps.cut import cut, living
+from parallel.sweeps.spaces import narrowed, space_of
+from parallel.sweeps.task import Bound, Task
+from parallel.workload import ServeWorkload, TrainWorkload
 from topo.errors import SpecError
 
 quick = settings(max_examples=30, deadline=None)
@@ -412,7 +415,7 @@ ASKED: dict[str, Any] = {
 def test_prompts_are_shared_where_nothing_else_is_in_time(write: Write) -> None:
     slow = search_file(write(ASKED))
     assert all("cp" not in row["strategy"] for row in slow["front"])
-    fast = search_file(write(ASKED, accelerators=16, workload={**ASKED["workload"], "ttft_s": 1.6}))
+    fast = search_file(write(ASKED, accelerators=16, workload={**ASKED["workload"], "ttft_s": 1.8}))
     best = fast["best"]["aggregated"]
     assert best["strategy"]["cp"] > 1
     assert best["simulated"]["keeps_limits"]
@@ -425,3 +428,19 @@ def test_dense_models_share_over_further_ranks_and_hybrids_over_none() -> None:
     assert [(one.tp, one.cp) for one in sharing(ask, Split(8.0))] == [(8.0, 2.0), (8.0, 4.0)]
     assert list(sharing(replace(ask, model=hybrid(hybrid_names()[0])), Split(8.0))) == []
     assert list(sharing(replace(ask, isl=3), Split(8.0))) == []
+
+
+def test_a_sweep_has_the_axis_where_it_is_asked_for() -> None:
+    spec, work = with_(load("hgx-h100"), accelerators=32), ServeWorkload(isl=32768, ttft_s=60.0)
+    plain = space_of("prefill", cluster(32), LLAMA)
+    space = narrowed(plain, {"cp": (1, 4), "tp": (8,), "pp": (1,)})
+    bound = Bound.of(Task("prefill", LLAMA, spec, TrainWorkload(), work, space))
+    rest = cut(bound)
+    rows = np.concatenate(list(living(bound, rest.levels, rest.heads, {})))
+    cols = bound.at(rows)
+    assert sorted(set(cols["cp"].tolist())) == [1.0, 4.0]
+    assert np.all(cols["batch"] * cols["tp"] * cols["cp"] >= 1)
+    priced, at = bound.price(cols), int(np.flatnonzero((cols["cp"] == 4) & (cols["batch"] == 0.125))[0])
+    alone = price(ServeJob.of(LLAMA, bound.cluster, work), "prefill", cols.take(np.array([at])))
+    assert one(alone.seconds) == pytest.approx(float(priced.seconds[at]), rel=1e-12)
+    assert "cp" not in dict(plain.axes)
