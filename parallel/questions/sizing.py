@@ -29,6 +29,8 @@ SHARES: Final = (0.9, 0.8, 0.7, 0.6, 0.5)
 """Shares of an answer that are tried again."""
 EQUAL: Final = 1e-3
 """A cluster within a budget is not made larger for less than this share of tokens."""
+ROUNDING: Final = 1e-12
+"""A rate that was asked for as tokens in a time is met in spite of the last digit."""
 BUDGETS: Final = {"power_W": ("watts", "W"), "price_usd": ("dollars", "USD")}
 """Sums of the bill that may be limited: what they are called, their unit."""
 
@@ -108,7 +110,7 @@ class Trial:
         """Say why the demand is not met; empty where it is."""
         if not self.outcome.feasible:
             return self.outcome.broken or "nothing runs"
-        if wish.needed is None or self.outcome.tokens_per_s >= wish.needed:
+        if wish.needed is None or self.outcome.tokens_per_s >= wish.needed * (1.0 - ROUNDING):
             return ""
         rate, share = self.outcome.tokens_per_s, self.outcome.tokens_per_s / wish.needed
         return (
