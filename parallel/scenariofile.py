@@ -115,7 +115,9 @@ class SoftwareFile(Section):
     blocking: bool | None = Field(None, description="whether every launch waits for its kernel")
     trains: Literal[TRAINS] | None = None  # type: ignore[valid-type]
     mtp: bool | None = Field(None, description="whether multi-token-prediction modules are trained")
-    installation: PositiveFloat | None = Field(None, description="measured over predicted seconds that your runs make likely")
+    installation: PositiveFloat | None = Field(
+        None, description="measured over predicted seconds that your runs make likely"
+    )
 
 
 class ServeWorkloadFile(Section):
