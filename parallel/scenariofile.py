@@ -116,7 +116,7 @@ class SoftwareFile(Section):
     trains: Literal[TRAINS] | None = None  # type: ignore[valid-type]
     mtp: bool | None = Field(None, description="whether multi-token-prediction modules are trained")
     installation: PositiveFloat | None = Field(
-        None, description="measured over predicted seconds that your runs make likely"
+        None, description="measured over predicted seconds, as your runs suggest"
     )
 
 
