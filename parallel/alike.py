@@ -16,7 +16,7 @@ SHAPE: Final[dict[str, tuple[str, ...]]] = {
     "gemm": ("m", "n", "k", "groups"),
     "grouped_gemm": ("m", "n", "k", "groups"),
     "attention": ("k", "flops", "bytes"),
-    "vector": ("bytes", "launches"),
+    "vector": ("bytes", "launches", "backward_passes"),
 }
 """Kind of an operator -> its fields that may be columns."""
 
@@ -32,7 +32,7 @@ def together(
     """
     groups: dict[tuple[Any, ...], list[int]] = {}
     for place, op in enumerate(listed):
-        groups.setdefault((SHAPE[op.kind], op.role, op.weights, op.backward_passes), []).append(place)
+        groups.setdefault((SHAPE[op.kind], op.role, op.weights), []).append(place)
     found: list[tuple[Column, ...]] = [()] * len(listed)
     for places in groups.values():
         ops = [listed[place] for place in places]

@@ -66,7 +66,7 @@ class Operator:
     weights: bool = True
     column_parallel: bool = False
     launches: ColumnLike = 1.0
-    backward_passes: float = 1.0
+    backward_passes: ColumnLike = 1.0
 
 
 def gemm_flops(op: Operator) -> Column:

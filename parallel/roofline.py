@@ -193,8 +193,8 @@ def _attention_backward(op: Operator, machine: Chip) -> tuple[Column, Column]:
     return _attention(op, machine, FLASH_BACKWARD_FLOPS, machine.attention.backward), column(0.0)
 
 
-def _vector(op: Operator, machine: Chip, passes: float) -> Column:
-    size_bytes = passes * machine.vector * column(op.bytes)
+def _vector(op: Operator, machine: Chip, passes: ColumnLike) -> Column:
+    size_bytes = column(passes) * machine.vector * column(op.bytes)
     return memory_s(size_bytes, machine.kernels["bf16"], machine.accelerator.hbm_Bps, op.launches)
 
 

@@ -116,7 +116,7 @@ class SoftwareFile(Section):
     blocking: bool | None = Field(None, description="whether every launch waits for its kernel")
     trains: Literal[TRAINS] | None = None  # type: ignore[valid-type]
     mtp: bool | None = Field(None, description="whether multi-token-prediction modules are trained")
-    installation: PositiveFloat | None = Field(None, description="measured over predicted seconds of one run of yours")
+    installation: PositiveFloat | None = Field(None, description="measured over predicted seconds, by your runs")
 
 
 class ServeWorkloadFile(Section):

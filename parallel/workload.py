@@ -56,7 +56,7 @@ class Software:
     blocking : whether every launch waits for its kernel (`CUDA_LAUNCH_BLOCKING=1`), so that the host hides behind nothing
     trains : `all` weights, or `lora`: adapters beside frozen weights
     mtp : whether the model's multi-token-prediction modules are trained
-    installation : measured over predicted seconds of one run of yours (`podscale calibrate training`)
+    installation : measured over predicted seconds, by your runs (`podscale calibrate training`)
     """
 
     engine: str = "megatron-core"

@@ -1,7 +1,8 @@
 """One factor for an installation: how much longer measured steps take than predicted ones, from runs of one's own.
 
 A cluster's software versions, clocks and fabric differ from those that the shipped constants saw. They shift all steps of
-an installation together, so that one run usually corrects the others (`one_run_given` of `podscale validate training`).
+an installation together, so that one run says something of the others (`one_run_given` of `podscale validate training`): as much
+of it is carried over as installations differ more than runs of one do.
 """
 
 from collections.abc import Callable
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from clusters.calibration.residuals import residuals, significant, write_yaml
+from clusters.software import document as document_of
 from clusters.software import training_constants
 from parallel.validation.cases import Skip, step_seconds, training_case
+from parallel.validation.training import carried
 from parallel.validation.training_rows import Rows, rows_of
 from topo.columns import Column
 from topo.errors import Fault, SpecError
@@ -20,13 +23,15 @@ from topo.errors import Fault, SpecError
 HEADER = "Written by podscale calibrate training; copy `software` into a training scenario."
 
 
-def factor(measured_s: Column, predicted_s: Column) -> float:
-    """Return the median of measured over predicted seconds.
+def factor(measured_s: Column, predicted_s: Column, between: float, within: float) -> float:
+    """Return the median of measured over predicted seconds, to the power that carries over to runs not seen (`carried`).
 
-    >>> factor(np.array([1.1, 2.4, 3.0]), np.array([1.0, 2.0, 3.0]))
+    >>> factor(np.array([1.1, 2.4, 3.0]), np.array([1.0, 2.0, 3.0]), 0.01, 0.0)
+    1.1
+    >>> round(factor(np.array([1.21]), np.array([1.0]), 0.01, 0.01), 4)  # √1.21
     1.1
     """
-    return float(np.median(measured_s / predicted_s))
+    return float(np.median(measured_s / predicted_s) ** carried(between, within, len(measured_s)))
 
 
 def calibrate_file(file: Path, out: Path, progress: Callable[..., None] | None = None) -> dict[str, Any]:
@@ -49,7 +54,9 @@ def calibrate_file(file: Path, out: Path, progress: Callable[..., None] | None =
     if not rows.cases:
         raise SpecError(_reasons(document, str(file)))
     predicted = rows.predicted_s(training_constants())
-    found = significant(factor(rows.measured_s, predicted))
+    spread = document_of()["installation"]
+    share = carried(spread["between"], spread["within"], len(rows.cases))
+    found = significant(factor(rows.measured_s, predicted, spread["between"], spread["within"]))
     stated = {"training": {"installation": residuals(found * predicted, rows.measured_s)}}
     write_yaml({"software": {"installation": found}, "residuals": stated}, out, HEADER)
     if progress is not None:
@@ -59,7 +66,10 @@ def calibrate_file(file: Path, out: Path, progress: Callable[..., None] | None =
         "constants": {"installation": found},
         "residuals": stated,
         "runs": _told(rows, predicted, found),
-        "notes": [f"steps take {found:.3f} times as long as predicted; write software: {{installation: {found}}}"],
+        "notes": [
+            f"steps take {np.median(rows.measured_s / predicted):.3f} times as long as predicted",
+            f"to the power of {share:.2f} this carries over to other runs; write software: {{installation: {found}}}",
+        ],
     }
 
 

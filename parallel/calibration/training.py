@@ -193,6 +193,9 @@ def fit(rows: Rows, tables: Mapping[str, Any], rounds: int = 8) -> dict[str, Any
     parts_out = [left(parts == part) for part in range(FOLDS)]
     constants = placed(tables, told(logs))
     unseen = validation_training.unseen(rows, parts, dict(enumerate(parts_out)), constants)
+    names = sorted(set(sources.tolist()))
+    sources_out = {name: left(sources == name, 1) for name in names}
+    apart = validation_training.unseen(rows, sources, sources_out, constants)
     return {
         "fitted": str(date.today()),
         "source": "training_cases.json; rows set aside: parallel.validation.case_software.ODD and SLOW_REDUCTIONS",
@@ -203,9 +206,17 @@ def fit(rows: Rows, tables: Mapping[str, Any], rounds: int = 8) -> dict[str, Any
         "bands": rounded(
             validation_training.bands(unseen, rows.measured_s, validation_training.regimes(rows), sources.tolist())
         ),
+        "installation": installations(rows, apart),
         "parts": parts_out,
-        "sources": {name: left(sources == name, 1) for name in sorted(set(sources.tolist()))},
+        "sources": sources_out,
     }
+
+
+def installations(rows: Rows, predicted: Floats) -> dict[str, float]:
+    """Return the variances of log(measured/predicted) between installations and within one, of constants without the source."""
+    ratios = validation_training.ratios_by_source(rows, predicted)
+    between, within = validation_training.variances(list(ratios.values()))
+    return {"between": significant(between), "within": significant(within)}
 
 
 def rounded(table: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, dict[str, list[float]]]:

@@ -34,6 +34,7 @@ from parallel.precision import recipe
 from parallel.priced import total
 from parallel.roofline import BACKWARD_KERNELS, Chip, chip, forward_s, gradients_s, trained
 from parallel.strategy import Columns, Floor, Memo
+from parallel.training import ring
 from parallel.training.activations import MODES
 from parallel.training.frameworks import framework
 from parallel.workload import GRAPHS, TrainWorkload
@@ -133,11 +134,11 @@ def attention_half(job: TrainJob, att: Attention, cols: Mapping[str, Column]) ->
     """Return the kernels of attention and of both norms, which are sharded under sequence parallelism only."""
     work, h, tp, t = job.work, job.model.hidden, cols["tp"], tokens(job, cols)
     split = np.where(cols["sp"] > 0, tp, 1.0)
-    return [
-        norm("attention norm", t, h, split),
-        *sequence_attention(att, h, t, work.sequence, tp, causal=work.causal, fused=work.fused_attention),
-        norm("mlp norm", t, h, split),
-    ]
+    kernels = sequence_attention(att, h, t, work.sequence, tp, causal=work.causal, fused=work.fused_attention)
+    if not job.in_torch and np.any(cols["cp"] > 1):
+        kernels = [ring.in_steps(op, cols["cp"]) if op.kind == "attention" else op for op in kernels]
+        kernels.append(ring.merge(att, t, tp, cols["cp"]))
+    return [norm("attention norm", t, h, split), *kernels, norm("mlp norm", t, h, split)]
 
 
 def operators(job: TrainJob, kind: LayerKind, cols: Mapping[str, Column]) -> list[Operator]:

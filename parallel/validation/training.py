@@ -59,15 +59,71 @@ def by_source(rows: Rows) -> Floats:
     return unseen(rows, np.array([source_of(case) for case in rows.cases]), document()["sources"])
 
 
-def one_run(predicted: Floats, measured: Floats) -> float | None:
+def variances(ratios: Sequence[Floats]) -> tuple[float, float]:
+    """Return the variances of log(measured/predicted) between sources and within one, of the ratios of each source.
+
+    Analysis of variance of S groups of nₛ rows, N in all: ``within = Σ (x − x̄ₛ)² / (N − S)``,
+    ``between = (Σ nₛ·(x̄ₛ − x̄)² / (S − 1) − within) / n₀``, ``n₀ = (N − Σ nₛ²/N) / (S − 1)``, not below 0. Source: Searle,
+    Casella & McCulloch, Variance Components (1992), §3.6.
+
+    >>> pairs = [np.exp([0.0, 0.2]), np.exp([1.0, 1.2])]
+    >>> [round(each, 4) for each in variances(pairs)]  # (1.0 − 0.02) / 2; 4·0.01 / 2
+    [0.49, 0.02]
+    """
+    logs = [np.log(each) for each in ratios]
+    sizes, means = np.array([len(each) for each in logs]), np.array([each.mean() for each in logs])
+    rows, groups = float(sizes.sum()), len(logs)
+    within = sum(float(((each - mean) ** 2).sum()) for each, mean in zip(logs, means, strict=True)) / (rows - groups)
+    spread = float((sizes * (means - np.concatenate(logs).mean()) ** 2).sum()) / (groups - 1)
+    typical = (rows - float((sizes**2).sum()) / rows) / (groups - 1)
+    return max((spread - within) / typical, 0.0), within
+
+
+def carried(between: float, within: float, runs: int = 1) -> float:
+    """Return how much of what runs of an installation say of it carries over to its others: ``σ_b² / (σ_b² + σ_w²/n)``.
+
+    The exponent of their measured/predicted; 1 where runs of one installation err alike or are many. Empirical Bayes: Efron &
+    Morris, Data Analysis Using Stein's Estimator (1975); the variances are `variances` of published sources.
+
+    >>> carried(0.01, 0.01), carried(0.01, 0.0), carried(0.01, 0.01, 9)
+    (0.5, 1.0, 0.9)
+    """
+    return between / (between + within / runs)
+
+
+def one_run(predicted: Floats, measured: Floats, share: float = 1.0) -> float | None:
     """Median error of a source once one of its runs has scaled it: over all pairs of (run given, run predicted).
+
+    `share` is the exponent of the given run's measured/predicted.
 
     >>> round(one_run(np.array([2.0, 2.0]), np.array([1.0, 1.1])), 4)
     0.0955
+    >>> round(one_run(np.array([1.0, 1.0]), np.array([1.21, 1.1]), share=0.5), 4)  # 1.1/1.1; √1.1/1.21
+    0.0666
     """
     ratios = measured / predicted
-    errors = np.abs(ratios[:, None] / ratios[None, :] - 1.0)
+    errors = np.abs(ratios[:, None] ** share / ratios[None, :] - 1.0)
     return float(np.median(errors[~np.eye(len(ratios), dtype=bool)])) if len(ratios) > 1 else None
+
+
+def ratios_by_source(rows: Rows, predicted: Floats) -> dict[str, Floats]:
+    """Return measured/predicted of every source's complete rows, of sources that have two or more."""
+    sources = np.array([source_of(case) for case in rows.cases])
+    full = np.array([case.get("completeness") == "full" for case in rows.cases])
+    found = {name: np.flatnonzero((sources == name) & full) for name in sorted(set(sources.tolist()))}
+    return {name: rows.measured_s[at] / predicted[at] for name, at in found.items() if len(at) > 1}
+
+
+def one_run_given(rows: Rows, predicted: Floats) -> dict[str, Any]:
+    """Score what one run of a source says of its others: how much carries over is learnt from the other sources alone."""
+    ratios = ratios_by_source(rows, predicted)
+    shares = {name: carried(*variances([held for other, held in ratios.items() if other != name])) for name in ratios}
+    own = {name: one_run(np.ones(len(held)), held, shares[name]) for name, held in ratios.items()}
+    return {
+        "median": float(np.median([value for value in own.values() if value is not None])),
+        "sources": own,
+        "shares": shares,
+    }
 
 
 def sweeps(rows: Sequence[Json], predicted: Floats, measured: Floats) -> list[dict[str, Any]]:
@@ -140,19 +196,12 @@ def blocks(rows: Rows, scored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     `scored` are the rows of the document that have a prediction, in the order of `rows`.
     """
-    sources = [source_of(case) for case in rows.cases]
     predicted, full = by_source(rows), np.array([case.get("completeness") == "full" for case in rows.cases])
     left = [
         {**row, "predicted": float(value), "ape": scoring.ape(float(value), row["measured"])}
         for row, value in zip(scored, predicted, strict=True)
     ]
     figures, groups = scoring.summary(left)
-    own = {
-        name: one_run(predicted[at], rows.measured_s[at])
-        for name in sorted(set(sources))
-        if (at := np.flatnonzero((np.array(sources) == name) & full)).size
-    }
-    known = [value for value in own.values() if value is not None]
     parts = np.array([row["predicted"] for row in scored], dtype=np.float64)
     choices = sweeps(rows.cases, parts, rows.measured_s)
     return {
@@ -163,7 +212,7 @@ def blocks(rows: Rows, scored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "summary": figures,
             "groups": groups,
         },
-        "one_run_given": {"median": float(np.median(known)), "sources": own},
+        "one_run_given": one_run_given(rows, predicted),
         "sweeps": {
             "mean_regret": float(np.mean([choice["regret"] for choice in choices])),
             "median_rank_correlation": float(np.median([choice["rank_correlation"] for choice in choices])),

@@ -3,13 +3,16 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import yaml
 
 from clusters.measurements import read_json
-from parallel.calibration.installation import calibrate_file
+from clusters.software import document
+from parallel.calibration.installation import calibrate_file, factor
 from parallel.scenario import train
 from parallel.validation.sets import validate
+from parallel.validation.training import carried
 from topo.errors import SpecError
 
 RUNS = ["simumax_b200_llama3_70b_l12_tp8_pp1_dp1_mbc4_cef", "zb_1.5b_m24_1F1B"]
@@ -41,17 +44,37 @@ def stretch(by):
     return change
 
 
-def test_steps_that_take_twice_as_long_double_the_factor(own, tmp_path):
+def share(runs):
+    held = document()["installation"]
+    return carried(held["between"], held["within"], runs)
+
+
+def test_of_steps_that_take_twice_as_long_the_factor_carries_what_installations_differ_by(own, tmp_path):
     once = calibrate_file(own(), tmp_path / "a.yaml")["constants"]["installation"]
     twice = calibrate_file(own(stretch(2.0)), tmp_path / "b.yaml")["constants"]["installation"]
-    assert twice == pytest.approx(2.0 * once, rel=1e-3)
+    assert twice == pytest.approx(2.0 ** share(len(RUNS)) * once, rel=1e-3)
+    assert 1.0 < twice / once < 2.0
 
 
-def test_the_factor_is_the_median_of_measured_over_predicted(own, tmp_path):
+def test_more_runs_carry_more_and_a_factor_never_overshoots_its_runs():
+    measured, predicted = np.array([1.2, 1.2, 1.2, 1.2]), np.ones(4)
+    found = [factor(measured[:n], predicted[:n], 0.01, 0.01) for n in range(1, 5)]
+    assert found == sorted(found)
+    assert 1.0 < found[0] == pytest.approx(1.2**0.5)
+    assert found[-1] < 1.2
+
+
+def test_installations_that_do_not_differ_are_left_alone_and_exact_runs_carry_whole():
+    assert factor(np.array([1.3]), np.array([1.0]), 0.0, 0.01) == 1.0
+    assert factor(np.array([1.3]), np.array([1.0]), 0.01, 0.0) == pytest.approx(1.3)
+
+
+def test_the_factor_is_a_power_of_the_median_of_measured_over_predicted(own, tmp_path):
     found = calibrate_file(own(ids=RUNS[:1]), tmp_path / "a.yaml")
     (row,) = [row for row in validate("training", own(ids=RUNS[:1]))["rows"] if row["predicted"]]
-    assert found["constants"]["installation"] == pytest.approx(row["measured"] / row["predicted"], rel=1e-3)
-    assert found["runs"][0]["installed"] == pytest.approx(row["measured"], rel=1e-3)
+    ratio = row["measured"] / row["predicted"]
+    assert found["constants"]["installation"] == pytest.approx(ratio ** share(1), rel=1e-3)
+    assert found["runs"][0]["installed"] == pytest.approx(row["predicted"] * ratio ** share(1), rel=1e-3)
 
 
 def test_the_written_section_scales_the_step_of_a_scenario(own, tmp_path):

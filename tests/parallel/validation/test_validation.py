@@ -17,6 +17,7 @@ from parallel.training.layer import TrainJob
 from parallel.training.step import price
 from parallel.validation import cases, scoring
 from parallel.validation.sets import TARGETS, validate
+from parallel.validation.training import carried, one_run, variances
 from parallel.validation.training_rows import FOLDS, folds, rows_of
 from topo.errors import SpecError
 
@@ -152,6 +153,24 @@ def test_leaving_a_source_out_and_giving_one_run_of_it_are_both_scored(training)
     assert left_out["predicted"] == training["summary"]["predicted"]
     assert set(given["sources"]) <= {"Megatron-Bridge", *training["groups"]}
     assert 0.0 < given["median"] < 0.2
+    assert all(0.0 <= share <= 1.0 for share in given["shares"].values())
+
+
+@pytest.mark.parametrize(("between", "within"), [(0.3, 0.05), (0.05, 0.1)])
+def test_variances_between_and_within_sources_are_those_that_made_the_rows(between, within):
+    draw = np.random.default_rng(7)
+    sizes = draw.integers(2, 12, size=4000)
+    ratios = [np.exp(draw.normal(0.0, between) + draw.normal(0.0, within, size)) for size in sizes]
+    assert [each**0.5 for each in variances(ratios)] == pytest.approx([between, within], rel=0.05)
+
+
+def test_carrying_the_learnt_share_beats_carrying_all_and_nothing():
+    draw = np.random.default_rng(7)
+    ratios = [np.exp(draw.normal(0.0, 0.05) + draw.normal(0.0, 0.05, 8)) for _ in range(400)]
+    share = carried(*variances(ratios))
+    assert share == pytest.approx(0.5, abs=0.1)
+    whole, some, none = (np.mean([one_run(np.ones(8), held, part) for held in ratios]) for part in (1.0, share, 0.0))
+    assert some < min(whole, none)
 
 
 def test_the_choice_of_a_mapping_is_scored_by_rank_and_regret(training):
