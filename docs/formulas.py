@@ -66,7 +66,7 @@ PLACES: Final[Mapping[str, tuple[str, str]]] = {
         "parallel.models: index_score_flops chosen_positions index_key_bytes latent_bytes; "
         "parallel.serving.indexed: chosen_flops chosen_prompt dealers picked_bytes; "
         "parallel.speculation: drafts_of; parallel.hotexperts: zipf_shares popular_shares copied packed; "
-        "parallel.routing: largest most busiest_rows busiest_hit tiles; "
+        "parallel.routing: largest gamma_at most busiest_rows busiest_hit tiles; "
         "parallel.serving.transfer: request_bytes wire_share transfer",
     ),
     "economics": (

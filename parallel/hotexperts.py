@@ -18,6 +18,7 @@ from functools import lru_cache
 from heapq import heapify, heappop, heappush, heapreplace
 from math import ceil
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +37,15 @@ SEED: Final = 2025
 FILE: Final = Path(__file__).parent / "data" / "routing.yaml"
 
 Shares = npt.NDArray[np.float64]
+
+
+def stays(copies: int | None, ranks: ColumnLike) -> npt.NDArray[np.bool_]:
+    """Whether experts lie where their numbers put them: no balancer was asked for, and the ranks are of one box.
+
+    >>> stays(None, [8, 16]).tolist(), stays(32, 8).tolist()
+    ([True, False], False)
+    """
+    return np.asarray((copies is None) & (column(ranks) <= BOX))
 
 
 @lru_cache(maxsize=1)
@@ -99,11 +109,9 @@ class HotExperts:
             return self.measured
         if self.zipf or self.copies is not None:
             return _busiest(self, experts, int(min(ranks, experts)))
-        return (
-            float(routing.most(1.0, self.variation(experts) ** 2 / ceil(experts / ranks), ranks))
-            if ranks <= BOX
-            else 1.0
-        )
+        if not stays(self.copies, ranks):
+            return 1.0
+        return float(routing.most(1.0, self.variation(experts) ** 2 / ceil(experts / ranks), ranks))
 
     def busiest_of(self, experts: int, ranks: Column) -> Column:
         """Return `busiest` for a column of ranks.
@@ -123,7 +131,7 @@ class HotExperts:
         [1000000.0, 1260000.0]
         """
         if not (self.measured or self.zipf or self.copies is not None):
-            return routing.busiest_rows(moe, tokens, ranks, self.variation(moe.experts) * (column(ranks) <= BOX))
+            return routing.busiest_rows(moe, tokens, ranks, self.variation(moe.experts) * stays(self.copies, ranks))
         over = (self.busiest_of(moe.experts, column(ranks)) - 1.0) * moe.topk / column(ranks)
         return column(over * column(tokens) + routing.busiest_rows(moe, tokens, ranks))
 
@@ -167,16 +175,13 @@ def zipf_shares(experts: int, exponent: float) -> Shares:
 def popular_shares(experts: int, variation: float) -> Shares:
     """Return each expert's share of the rows where popularities are gamma distributed, the hottest first.
 
-    The quantiles that part a gamma distribution evenly, by Wilson and Hilferty's cube as in `parallel.routing.most`.
+    The quantiles that part a gamma distribution evenly.
 
     >>> [round(float(share), 2) for share in popular_shares(4, 0.5)]
     [0.4, 0.28, 0.2, 0.12]
     """
-    from statistics import NormalDist
-
     at = (experts - np.arange(experts) - 0.5) / experts
-    z = np.array([NormalDist().inv_cdf(float(each)) for each in at])
-    weights = np.maximum(1.0 - variation**2 / 9.0 + z * variation / 3.0, 0.0) ** 3
+    weights = routing.gamma_at(np.array([NormalDist().inv_cdf(each) for each in at.tolist()]), variation)
     shares: Shares = weights / weights.sum()
     return shares
 

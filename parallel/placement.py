@@ -117,6 +117,12 @@ def outermost(members: Column) -> npt.NDArray[np.int64]:
     return np.asarray(np.where(members > inner, tiers, -1).max(axis=0))
 
 
+def neighbours(cluster: Cluster, like: Column, ranks: float) -> Column:
+    """Members per tier of groups of so many neighbouring ranks, one for each row of a column."""
+    one = np.ones_like(like)
+    return members_of(cluster, one * domain_size(cluster), one * ranks, one)
+
+
 def group_members(cluster: Cluster, cols: Mapping[str, Column], name: str) -> Column:
     """Members per tier of one group, as the closed forms take them; shape (tiers, rows)."""
     return members_of(cluster, cols["used"], *GROUPS[name](cols))

@@ -84,18 +84,29 @@ def _spread(at: Chances, one: Column, same: Column, apart: Column) -> Column:
     return np.maximum(n * one + n * (n - 1.0) * same - n * n * apart, 0.0)
 
 
-def most(mean: ColumnLike, spread: ColumnLike, ranks: ColumnLike) -> Column:
-    """Return the mean of the largest of so many gamma variables, ``μ·(1 − 1/(9a) + z/(3·√a))³``, a = μ²/spread.
+def gamma_at(z: ColumnLike, narrow: ColumnLike) -> Column:
+    """Return a gamma variable of mean 1 at a quantile of the normal one, ``(1 − c²/9 + z·c/3)³``, c its width.
 
-    z as of `largest`; a cube of normal variables is nearly gamma, Poisson counts included. Source: Wilson and Hilferty
-    1931, PNAS 17(12). One of eight exponential variables (a = 1) of mean 1: 1 + 1/2 + … + 1/8 = 2.72.
+    A cube of normal variables is nearly gamma, Poisson counts included. Source: Wilson and Hilferty 1931, PNAS 17(12).
+
+    >>> gamma_at([0.0, 3.0], 1.0).round(2)
+    array([0.7 , 6.74])
+    """
+    c = column(narrow)
+    return column(np.maximum(1.0 - c**2 / 9.0 + column(z) * c / 3.0, 0.0) ** 3)
+
+
+def most(mean: ColumnLike, spread: ColumnLike, ranks: ColumnLike) -> Column:
+    """Return the mean of the largest of so many gamma variables, ``μ·gamma_at(z, √spread/μ)``, z as of `largest`.
+
+    Of eight exponential variables of mean 1 it is 1 + 1/2 + … + 1/8 = 2.72.
 
     >>> most([1, 5], [1, 0], 8).round(2)
     array([2.55, 5.  ])
     """
     mu = np.maximum(column(mean), 1e-300)
-    narrow, ranks = np.sqrt(column(spread)) / mu, column(ranks)
-    return np.where(ranks > 1, mu * np.maximum(1.0 - narrow**2 / 9.0 + largest(ranks) * narrow / 3.0, 1.0) ** 3, mu)
+    top = np.maximum(gamma_at(largest(ranks), np.sqrt(column(spread)) / mu), 1.0)
+    return np.where(column(ranks) > 1, mu * top, mu)
 
 
 def busiest_rows(moe: Moe, tokens: ColumnLike, ranks: ColumnLike, skew: ColumnLike = 0.0) -> Column:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from clusters.build import Cluster, path
+from clusters.build import path
 from clusters.tunings import collective_s
 from parallel.models import Attention
 from parallel.operators import ACTIVATION_BYTES
-from parallel.placement import domain_size, members_of
+from parallel.placement import neighbours
 from parallel.serving.indexed import picked_bytes
 from topo.columns import Column, ColumnLike, column
 
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 
 SUM_BYTES: Final = 4.0
 """Of a log-sum-exp: FP32."""
-
-
-def group_members(cluster: Cluster, like: Column, ranks: float) -> Column:
-    """Members per tier of groups of so many neighbouring ranks, one for each row of a column."""
-    one = np.ones_like(like)
-    return members_of(cluster, one * domain_size(cluster), one * ranks, one)
 
 
 def gathered_sums(rows: ColumnLike, width: float, dcp: float) -> tuple[tuple[str, Column], ...]:
@@ -67,7 +61,7 @@ def dealt_s(replica: "Replica", att: Attention, tokens: Column) -> Column:
     dcp, cluster = replica.split.dcp, replica.cluster
     if dcp <= 1 or att.kind == "delta":
         return np.zeros_like(tokens)
-    group, rows = group_members(cluster, tokens, dcp), tokens * max(att.heads / replica.split.tp, 1.0) * dcp
+    group, rows = neighbours(cluster, tokens, dcp), tokens * max(att.heads / replica.split.tp, 1.0) * dcp
     latent = att.kind == "mla"
     query = att.kv_lora_rank + att.qk_rope_head_dim if latent else att.head_dim
     out = att.kv_lora_rank if latent else att.head_dim

@@ -12,10 +12,9 @@ from math import ceil
 from typing import Any, Final
 
 from clusters.catalogue import Accelerator
-from parallel.hotexperts import UNTOLD, HotExperts
+from parallel.hotexperts import UNTOLD, HotExperts, stays
 from parallel.io import read_yaml
 from parallel.models import Model, Moe, indexed
-from parallel.placement import BOX
 from parallel.serving.engines import DATA, Settings, engine, engine_names, kv_bytes, launched
 from parallel.serving.passes import Split
 from parallel.speculation import Drafts
@@ -62,7 +61,7 @@ class Deployment:
     @property
     def balanced(self) -> bool:
         """Whether a balancer moves experts: it was asked for, or they lie in several boxes (`parallel.hotexperts`)."""
-        return bool(self.experts) and self.split.ep > 1 and (self.copies is not None or self.split.ep > BOX)
+        return bool(self.experts) and self.split.ep > 1 and not stays(self.copies, self.split.ep)
 
     @property
     def ranks(self) -> int:

@@ -23,10 +23,11 @@ from parallel.hotexperts import UNTOLD, HotExperts
 from parallel.models import LayerKind, Model, Moe, layer_order
 from parallel.operators import ACTIVATION_BYTES, Operator, head
 from parallel.operators import position_bytes as held_bytes
+from parallel.placement import neighbours
 from parallel.precision import FORMATS
 from parallel.roofline import Chip, forward_s
 from parallel.serving.contexts import restored_s, shared_s
-from parallel.serving.dealt import dealt_s, group_members
+from parallel.serving.dealt import dealt_s
 from parallel.serving.engines import Engine
 from parallel.serving.indexed import Indexed
 from parallel.serving.kernels import work_s
@@ -102,7 +103,7 @@ def reduce_s(cluster: Cluster, size_bytes: Column, ranks: float, own: str = "gra
     """Seconds of an all-reduce: the engine's own kernels while they are faster, NCCL's beyond."""
     if ranks <= 1:
         return np.zeros_like(size_bytes)
-    group = group_members(cluster, size_bytes, ranks)
+    group = neighbours(cluster, size_bytes, ranks)
     ways = [
         collective_s("all_reduce", size_bytes, group, path(cluster, "all_reduce", regime), regime)
         for regime in (own, "nccl")

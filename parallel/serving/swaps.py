@@ -10,8 +10,7 @@ from clusters.tunings import collective_s
 from parallel.exchange import EXCHANGES, candidates, exchange_s, sm_share
 from parallel.models import Moe
 from parallel.operators import ACTIVATION_BYTES
-from parallel.placement import BOX, domain_size
-from parallel.serving.dealt import group_members
+from parallel.placement import BOX, domain_size, neighbours
 from topo.columns import Column, column
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def swaps(replica: "Replica", moe: Moe, tokens: Column) -> dict[str, Column]:
     so they do where an expert is split, since every part of it needs every row.
     """
     cluster, h, ranks = replica.cluster, replica.model.hidden, replica.split.stage
-    group = group_members(cluster, tokens, ranks)
+    group = neighbours(cluster, tokens, ranks)
     size = ACTIVATION_BYTES * tokens * replica.split.groups * h
     plain = sum(
         (collective_s(op, size, group, path(cluster, op, "nccl"), "nccl") for op in ("all_gather", "reduce_scatter")),

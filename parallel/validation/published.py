@@ -49,8 +49,6 @@ SKIPS: Final = {
 TOLD: Final[Mapping[str, Mapping[str, Any]]] = {
     "deepseek-ai/open-infra-index": {"microbatches": 2},
     "LMSYS blog 2025-05-05 large-scale EP (SGLang on 12x8 H100)": {"redundant_experts": 32},
-    "LMSYS blog 2025-06-16 GB200 part 1": {"redundant_experts": 32},
-    "LMSYS blog 2025-09-25 GB200 part 2": {"redundant_experts": 32},
 }
 """Source -> what it says of the split beside its figures: both phases run in two micro-batches (DeepSeek's overview); a
 balancer keeps 32 experts twice (the commands of sgl-project/sglang issue 6017: --ep-num-redundant-experts 32 --enable-eplb)."""
