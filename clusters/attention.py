@@ -16,10 +16,17 @@ _FILE = Path(__file__).parent / "data" / "attention.yaml"
 
 @dataclass(frozen=True, slots=True)
 class AttentionModel:
-    """Efficiency of a fused attention kernel, forward and backward, as shares of the dense BF16 peak."""
+    """Efficiency of fused attention kernels, as shares of the dense BF16 peak.
+
+    Attributes
+    ----------
+    forward, backward : attention over keys and values of each head
+    latent : decoding over a latent that all heads share, absorbed into the queries (DeepSeek-V2 2405.04434 §2.1.2)
+    """
 
     forward: float
     backward: float
+    latent: float
     note: str = ""
 
 
@@ -41,7 +48,8 @@ def attention_model(generation: str) -> AttentionModel:
     used = generation if known else data["default"]
     forward = float(data["forward"][used]["value"])
     note = "" if known else f"no published attention figure for {generation}: that of {used} is used"
-    return AttentionModel(forward, forward * float(data["backward"]["value"]), note)
+    latent = float(data["latent"].get(used, data["forward"][used])["value"])
+    return AttentionModel(forward, forward * float(data["backward"]["value"]), latent, note)
 
 
 def attention_s(

@@ -16,6 +16,7 @@ SHAPE: Final[dict[str, tuple[str, ...]]] = {
     "gemm": ("m", "n", "k", "groups"),
     "grouped_gemm": ("m", "n", "k", "groups"),
     "attention": ("k", "flops", "bytes"),
+    "latent attention": ("k", "flops", "bytes"),
     "vector": ("bytes", "launches", "backward_passes"),
 }
 """Kind of an operator -> its fields that may be columns."""

@@ -40,7 +40,7 @@ class Operator:
 
     Attributes
     ----------
-    kind : `gemm`, `grouped_gemm`, `attention` or `vector`; the key of the pricing table
+    kind : `gemm`, `grouped_gemm`, `attention`, `latent attention` or `vector`; the key of the pricing table
     term : the named cost that its time is booked under
     role : `attention`, `mlp`, `experts` or `head`; the recipe turns it into a number format; `indexer` is FP8
     m, n, k, groups : GEMM shape; `groups` equal GEMMs in one launch
@@ -303,7 +303,9 @@ def decode_attention(
             Operator("absorb k", "grouped_gemm", "attention", m=b, n=latent, k=nope, groups=heads),
             *index,
             Operator(
-                "kv read", "attention", "kv read", flops=2.0 * b * seen * worked * (2 * latent + rope), bytes=cache
+                *("kv read", "latent attention", "kv read"),
+                flops=2.0 * b * seen * worked * (2 * latent + rope),
+                bytes=cache,
             ),
             Operator("absorb v", "grouped_gemm", "attention", m=b, n=att.v_head_dim, k=latent, groups=heads),
             Operator("attention out", "gemm", "attention", m=b, n=h, k=heads * att.v_head_dim),

@@ -119,7 +119,7 @@ def trained(machine: Chip, fitted: TrainingConstants, software: Software) -> Chi
             )
             for fmt, model in machine.kernels.items()
         },
-        attention=AttentionModel(forward, forward * fitted.shared["attention_backward"], machine.attention.note),
+        attention=replace(machine.attention, forward=forward, backward=forward * fitted.shared["attention_backward"]),
         attention_ramp=fitted.shared["attention_ramp"],
         vector=1.0 if software.compiled or framework(software.settled("framework")).fused else engine.vector,
         separate=True,
@@ -202,6 +202,7 @@ FORWARD: dict[str, Callable[[Operator, Chip], Column]] = {
     "gemm": _gemm_forward,
     "grouped_gemm": _gemm_forward,
     "attention": lambda op, machine: _attention(op, machine, 1.0, machine.attention.forward),
+    "latent attention": lambda op, machine: _attention(op, machine, 1.0, machine.attention.latent),
     "vector": lambda op, machine: _vector(op, machine, 1.0),
 }
 

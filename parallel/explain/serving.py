@@ -53,7 +53,7 @@ def _cache_read(scene: ServeScene) -> Inputs:
     work, machine, tp = scene.point.serve, scene.chip, np.array([scene.read("tp")])
     b, context, hidden = np.array([scene.tokens]), work.mean_context, scene.point.model.hidden
     bf16, att = machine.kernels["bf16"], [kind.attention for kind in scene.kinds]
-    part = machine.accelerator.generation
+    part, rates = machine.accelerator.generation, machine.attention
     listed = [decode_attention(a, hidden, b, context, tp, work.kv_bytes, generation=part) for a in att]
     reads = [next(op for op in ops if op.term == "kv read") for ops in listed]
     shape = {
@@ -70,7 +70,10 @@ def _cache_read(scene: ServeScene) -> Inputs:
         "η": Input(bf16.hbm_efficiency, "", "share of it that streaming reaches"),
         "τ": Input(bf16.hbm_ramp_s, "s", "ramp of the memory"),
         "Π": Input(machine.accelerator.peak_flops["bf16"], "FLOP/s", "dense BF16 peak, data sheet"),
-        "ε": Input(machine.attention.forward, "", "share of it that fused attention reaches"),
+        "ε": Input(
+            per_kind([rates.latent if op.kind == "latent attention" else rates.forward for op in reads]),
+            *("", "share of it that fused attention reaches"),
+        ),
     }
 
 

@@ -305,16 +305,20 @@ def layers_cost(
     bf16, part = machine.kernels["bf16"], machine.accelerator
     hbm = part.hbm_Bps
     peak = machine.attention.forward * machine.accelerator.peak_flops["bf16"]
-    read_peak = machine.attention.forward * machine.accelerator.peak_flops[_cache_format(replica)]
+    cache_peak = machine.accelerator.peak_flops[_cache_format(replica)]
+    latent_peak = machine.attention.latent * cache_peak
     one, many = (float(sum(forward_s(op, machine) for op in head(model.hidden, model.vocab, b, tp))) for b in (1, 257))
     reads, plain = [], [(kind, count) for kind, count, _ in held if not kind.attention.indexer]
     rates = (
         machine.attention.forward * machine.peak(FORMATS["fp8"]) if len(plain) < len(held) else peak,
-        read_peak,
+        latent_peak,
         peak,
     )
     for kind, count in plain:
         read = cache_read(kind.attention, tp, replica.split.dcp)
+        read_peak = cache_peak * (
+            machine.attention.latent if kind.attention.kind == "mla" else machine.attention.forward
+        )
         reads.append((count, read.values * replica.kv_bytes, read.flops / read_peak, read.state_bytes, read.window))
     cp, shared = replica.split.cp, np.zeros_like(t)
     if cp > 1:

@@ -25,9 +25,14 @@ def test_published_generations_carry_no_note_and_lie_in_the_published_range(gene
 
 def test_an_unpublished_generation_takes_the_default_and_says_so() -> None:
     model, default = attention_model("rubin"), attention_model("hopper")
-    assert (model.forward, model.backward) == (default.forward, default.backward)
+    assert (model.forward, model.backward, model.latent) == (default.forward, default.backward, default.latent)
     assert "rubin" in model.note
     assert "hopper" in model.note
+
+
+def test_attention_to_a_latent_has_its_own_figure_where_one_is_public() -> None:
+    assert attention_model("hopper").latent == pytest.approx(580 / 989, abs=1e-3)
+    assert attention_model("blackwell").latent == attention_model("blackwell").forward
 
 
 @pytest.mark.parametrize("name", names())
