@@ -8,7 +8,7 @@ lists every fault.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from parallel.shapes import Attention, Indexer, LayerKind, Mlp, Model, Moe
 from topo.errors import Fault, SpecError
@@ -57,7 +57,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "ssm_cfg": "Mamba layers",
         "compress_ratios": "attention over compressed positions",
         "index_kpool": "an index over pooled positions",
-        "index_topk_pattern": "layers that share an index",
         "is_encoder_decoder": "an encoder",
     }
 )
@@ -216,16 +215,11 @@ def _read_attention(reader: _Reader, family: Family, hidden: int | None) -> Atte
 
 
 def _read_indexer(reader: _Reader, latent: Mapping[str, Any]) -> Indexer | None:
-    """Return the indexer of sparse attention: over latents of keys and queries, and every layer has one of its own."""
+    """Return the indexer of sparse attention, over latents of keys and queries."""
     if not (latent.get("kv_lora_rank") and latent.get("q_lora_rank")):
         reader.fault(
             "index_topk", "means an index over other than latents, which cannot be expressed", "write kv_lora_rank"
         )
-    listed = reader.raw.get("indexer_types")
-    shared = isinstance(listed, list) and "shared" in listed
-    if shared or reader.whole("index_topk_freq", default=1) != 1:
-        key = "indexer_types" if shared else "index_topk_freq"
-        reader.fault(key, "means layers that share an index, which cannot be expressed", "choose another model")
     names = {"heads": "index_n_heads", "head_dim": "index_head_dim", "topk": "index_topk"}
     return reader.build(Indexer, names, **{name: reader.whole(key) for name, key in names.items()})
 
@@ -293,6 +287,35 @@ def _windows(reader: _Reader, family: Family, stated: int | None) -> list[int]:
     return [window or 0 if slide else 0 for slide in slides]
 
 
+#: Whether a layer takes the index of one before it: `indexer_types` and `index_topk_pattern`.
+INDEXER_TYPES: Mapping[str, bool] = {"full": False, "shared": True, "F": False, "S": True}
+
+
+def _shared(reader: _Reader, layers: int) -> list[bool]:
+    """Return for every layer whether it attends to the positions that one before it chose.
+
+    Listed (`indexer_types`, else `index_topk_pattern`), or all but layer ℓ with ``max(ℓ − offset + 1, 0) mod freq = 0``.
+    Source: vllm-project/vllm, vllm/model_executor/models/deepseek_v2.py, DeepseekV2MLAAttention.
+    """
+    if not reader.raw.get("index_topk"):
+        return [False] * layers
+    for key in ("indexer_types", "index_topk_pattern"):
+        listed = reader.raw.get(key)
+        if listed is None:
+            continue
+        names = list(listed) if isinstance(listed, list | str) else [listed]
+        if len(names) != layers or any(str(name) not in INDEXER_TYPES for name in names):
+            reader.fault(key, f"must name {layers} layers, each full or shared", "name every layer once")
+            return [False] * layers
+        shared = [INDEXER_TYPES[str(name)] for name in names]
+        if shared[0]:
+            reader.fault(key, "begins with a layer that shares an index, before any has one", "begin with full")
+        return shared
+    every = reader.whole("index_topk_freq", default=1) or 1
+    offset = reader.whole("index_skip_topk_offset", default=2, minimum=0) or 0
+    return [max(index - offset + 1, 0) % every != 0 for index in range(layers)]
+
+
 def _routed(reader: _Reader, layers: int) -> list[bool]:
     """Return for every layer whether it holds experts."""
     if not reader.raw.get(reader.key("experts")):
@@ -306,11 +329,30 @@ def _routed(reader: _Reader, layers: int) -> list[bool]:
     return [index >= first and (index + 1) % every == 0 and index not in dense for index in range(layers)]
 
 
-def _stack(rows: list[tuple[bool, int]]) -> tuple[list[tuple[bool, int]], tuple[int, ...]]:
+class Row(NamedTuple):
+    """What tells one layer from another: whether it holds experts, its window, and whether another one's index serves it."""
+
+    routed: bool
+    window: int = 0
+    shared: bool = False
+
+    def name(self, windowed: bool) -> str:
+        """Return what the kind of layer is called in a model that has windows, or none."""
+        slides = f"-{'sliding' if self.window else 'full'}" if windowed else ""
+        return f"{'moe' if self.routed else 'dense'}{slides}{'-shared-index' * self.shared}"
+
+    def attention(self, usual: Attention) -> Attention:
+        """Return the attention of such a layer."""
+        indexer = replace(usual.indexer, heads=0, head_dim=0) if usual.indexer and self.shared else usual.indexer
+        return replace(usual, sliding_window=self.window, indexer=indexer)
+
+
+def _stack(rows: list[Row]) -> tuple[list[Row], tuple[int, ...]]:
     """Return the distinct kinds of layer in order of appearance, and the shortest order that repeats ( () if sorted).
 
-    >>> _stack([(False, 0), (True, 0), (False, 0), (True, 0)])
-    ([(False, 0), (True, 0)], (0, 1))
+    >>> kinds, order = _stack([Row(False), Row(True), Row(False), Row(True)])
+    >>> [kind.name(False) for kind in kinds], order
+    (['dense', 'moe'], (0, 1))
     """
     kinds = list(dict.fromkeys(rows))
     order = [kinds.index(row) for row in rows]
@@ -320,22 +362,17 @@ def _stack(rows: list[tuple[bool, int]]) -> tuple[list[tuple[bool, int]], tuple[
     return kinds, tuple(order[: next(fits)])
 
 
-def _kind_name(routed: bool, window: int, kinds: list[tuple[bool, int]]) -> str:
-    name = "moe" if routed else "dense"
-    return f"{name}-{'sliding' if window else 'full'}" if any(w for _, w in kinds) else name
-
-
 def layer_kinds(
-    rows: list[tuple[bool, int]], attention: Attention, mlp: Mlp | None, moe: Moe | None
+    rows: list[Row], attention: Attention, mlp: Mlp | None, moe: Moe | None
 ) -> tuple[tuple[LayerKind, ...], tuple[int, ...]]:
-    """Return the layer kinds, and their repeating order, of layers given as (holds experts, sliding window)."""
+    """Return the kinds of the layers, and their repeating order."""
     kinds, pattern = _stack(rows)
+    windowed = any(kind.window for kind in kinds)
     made = []
-    for routed, window in kinds:
-        block = moe if routed else mlp
+    for kind in kinds:
+        block = moe if kind.routed else mlp
         if block is not None:
-            name, count = _kind_name(routed, window, kinds), rows.count((routed, window))
-            made.append(LayerKind(name, replace(attention, sliding_window=window), block, count))
+            made.append(LayerKind(kind.name(windowed), kind.attention(attention), block, rows.count(kind)))
     return tuple(made), pattern
 
 
@@ -393,9 +430,10 @@ def model_from_config(config: Mapping[str, Any], name: str, file: str = "") -> M
 
     hidden, layers = reader.whole("hidden"), reader.whole("layers", maximum=MOST_LAYERS)
     attention = _read_attention(reader, family, hidden)
-    rows = list(zip(_routed(reader, layers or 1), _windows(reader, family, layers), strict=True))
-    mlp = None if all(routed for routed, _ in rows) else _read_mlp(reader, family, hidden)
-    moe = _read_moe(reader, family) if any(routed for routed, _ in rows) else None
+    told = (_routed(reader, layers or 1), _windows(reader, family, layers), _shared(reader, layers or 1))
+    rows = [Row(*each) for each in zip(*told, strict=True)]
+    mlp = None if all(row.routed for row in rows) else _read_mlp(reader, family, hidden)
+    moe = _read_moe(reader, family) if any(row.routed for row in rows) else None
     learned = family.learned_positions or raw.get("positions") == "learned"
     precision, expert_precision = _precision(reader)
     fields: dict[str, Any] = {

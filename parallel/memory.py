@@ -20,6 +20,7 @@ from parallel.models import (
     final_norm_parameters,
     head_parameters,
     layer_count,
+    layer_order,
     mlp_parameters,
     norm_parameters,
     router_parameters,
@@ -92,20 +93,23 @@ def _heaviest_first(model: Model) -> tuple[int, ...]:
 def fullest_stage(model: Model, pp: ColumnLike, place: str = "inner") -> list[Column]:
     """Layers of each kind on the fullest stage (or another place), `stage_layers` of them.
 
-    Those with most parameters first, then those with the longest cache. Kinds that alternate (`Model.pattern`) stay mixed:
-    of a kind that holds c of every P layers, n layers in a row have at most ``⌊n/P⌋·c + min(n mod P, c)``.
+    Those with most parameters first, then those with the longest cache. Kinds that alternate (`Model.pattern`) stay mixed: a
+    stage has no more of a kind than so many layers in a row have.
     """
     stage = stage_layers(model, pp, place)
-    period = len(model.pattern)
     left, found = stage, [stage * 0.0 for _ in model.layers]
     for index in _heaviest_first(model):
-        most = column(model.layers[index].count)
-        if period:
-            share = model.pattern.count(index)
-            most = np.minimum(most, np.floor(stage / period) * share + np.minimum(stage % period, share))
+        most = _most_in_a_row(model, index)[stage.astype(int)] if model.pattern else column(model.layers[index].count)
         found[index] = np.minimum(left, most)
         left = left - found[index]
     return found
+
+
+@lru_cache(maxsize=256)
+def _most_in_a_row(model: Model, kind: int) -> Column:
+    """Return how many layers of a kind 0, 1, 2 and so on layers in a row have at most."""
+    before = np.concatenate([[0.0], np.cumsum([index == kind for index in layer_order(model)])])
+    return np.array([np.max(before[size:] - before[: len(before) - size]) for size in range(len(before))])
 
 
 def end_parameters(model: Model, tp: ColumnLike, pp: ColumnLike) -> Column:

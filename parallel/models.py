@@ -23,6 +23,7 @@ from parallel.shapes import (
     layer_count,
     layer_order,
     mlp_matrices,
+    module_kind,
     weights,
 )
 from topo.columns import Column, ColumnLike, column
@@ -61,6 +62,7 @@ __all__ = [
     "layer_parameters",
     "mlp_matrices",
     "mlp_parameters",
+    "module_kind",
     "mtp_parameters",
     "norm_parameters",
     "parameters",
@@ -185,7 +187,7 @@ def mtp_parameters(model: Model) -> int:
 
     Each module: a layer of the last kind, a projection from 2h to h, and three norms (DeepSeek-V3 §2.2, eq. 21).
     """
-    each = layer_parameters(model, model.layers[-1]) + 2 * model.hidden**2 + 3 * NORMS[model.norm] * model.hidden
+    each = layer_parameters(model, module_kind(model)) + 2 * model.hidden**2 + 3 * NORMS[model.norm] * model.hidden
     return model.mtp_layers * each
 
 

@@ -37,7 +37,8 @@ WHAT: Final = MappingProxyType(
         "index_topk": "sparse attention: positions that a token attends to; left out: all",
         "index_n_heads": "sparse attention: heads of the indexer",
         "index_head_dim": "sparse attention: width of an indexer's head",
-        "index_topk_freq": "sparse attention: layers that share an index; only 1 is priced",
+        "index_topk_freq": "sparse attention: layers that share an index, where `indexer_types` does not list them",
+        "index_skip_topk_offset": "sparse attention: leading layers, and one, that have indexes of their own; left out: 2",
         "sliding_window": "positions that a sliding layer sees",
         "max_window_layers": "layers below this one do not slide",
     }
@@ -45,6 +46,7 @@ WHAT: Final = MappingProxyType(
 """Size, by our name or the file's -> what it is."""
 FROM_ZERO: Final = (
     *("shared_experts", "shared_intermediate", "first_dense", "mtp_layers", "q_lora_rank", "max_window_layers"),
+    "index_skip_topk_offset",
 )
 """Sizes that may be 0; all others are at least 1."""
 NEEDED: Final = ("layers", "hidden", "heads", "vocab")
@@ -111,8 +113,13 @@ def _others() -> dict[str, Any]:
         },
         "indexer_types": {
             "type": ["array", "null"],
-            "items": {"enum": ["full"]},
-            "description": "sparse attention: every layer has an indexer of its own",
+            "items": {"enum": ["full", "shared"]},
+            "description": "sparse attention: whether a layer has an index of its own, or takes that of the last one that has",
+        },
+        "index_topk_pattern": {
+            "type": ["string", "null"],
+            "pattern": "^F[FS]*$",
+            "description": "sparse attention: the same as `indexer_types`, F and S",
         },
         "mlp_only_layers": {"type": ["array", "null"], "items": {"type": "integer"}, "description": "without experts"},
         "torch_dtype": {"type": ["string", "null"], "description": "format of the weights", "examples": [*DTYPES]},

@@ -147,14 +147,14 @@ def mla_projections(att: Attention, h: float, t: ColumnLike, tp: ColumnLike) -> 
 
 
 def index_projections(att: Attention, h: float, t: ColumnLike) -> list[Operator]:
-    """Return queries, key and weights of an indexer, on every rank whole; nothing without one.
+    """Return queries, key and weights of an indexer, on every rank whole; nothing where a layer scores no positions.
 
     Source: vllm-project/vllm, vllm/model_executor/models/deepseek_v2.py, class Indexer (key and weights in one BF16 product).
 
     >>> [op.name for op in index_projections(Attention("gqa", heads=32, kv_heads=8, head_dim=128), 4096, 1)]
     []
     """
-    if not att.indexer:
+    if not (att.indexer and att.indexer.scores):
         return []
     query = att.indexer.heads * att.indexer.head_dim
     turned = 2.0 * ACTIVATION_BYTES * column(t) * (query + att.indexer.head_dim)
@@ -166,7 +166,7 @@ def index_projections(att: Attention, h: float, t: ColumnLike) -> list[Operator]
 
 
 def index_scores(att: Attention, t: ColumnLike, positions: ColumnLike, keys: ColumnLike) -> list[Operator]:
-    """Scores of `positions` for each of `t` tokens over so many cached `keys`, and the choice of the highest.
+    """Scores of `positions` for each of `t` tokens over so many cached `keys`, and the choice of the highest, if it scores.
 
     ``flops = 2·t·positions·heads_I·d_I`` in FP8 (DeepSeek-V3.2 2512.02556 §2.1, eq. 1). Every rank scores for itself.
 
@@ -175,6 +175,8 @@ def index_scores(att: Attention, t: ColumnLike, positions: ColumnLike, keys: Col
     >>> float(scores.flops), float(scores.bytes), float(top.bytes)  # 1000 · 2 · 64 · 128, 1000 · (132 + 4), 1000 · 4
     (16384000.0, 136000.0, 4000.0)
     """
+    if not (att.indexer and att.indexer.scores):
+        return []
     scored = column(t) * column(positions)
     written = SCORE_BYTES * scored
     return [
@@ -290,7 +292,7 @@ def decode_attention(
         seen = np.minimum(seen, att.sliding_window)
     heads = worked = att.heads / tp
     cache = b * seen * kv_width(att, tp) * (kv_bytes / sharing)
-    index = [*index_projections(att, h, b), *index_scores(att, b, seen, b * seen / sharing)] if att.indexer else []
+    index = [*index_projections(att, h, b), *index_scores(att, b, seen, b * seen / sharing)]
     if att.indexer:
         seen, worked = np.minimum(seen, att.indexer.topk), sparse_heads(att, tp, generation)
         cache = b * seen * latent_bytes(att, kv_bytes) + 0.0 * tp
@@ -408,7 +410,7 @@ def sequence_attention(
     fused: bool = True,
 ) -> list[Operator]:
     """Attention over whole sequences (training and prefill): projections and core, as the model counts them."""
-    index = index_scores(att, t, column(context) * causal, t) if att.indexer else []
+    index = index_scores(att, t, column(context) * causal, t)
     core = attention_core(att, t, context, tp, causal=causal, fused=fused)
     return [*PROJECTIONS[att.kind](att, h, t, tp), *index, *core]
 

@@ -47,7 +47,8 @@ class Indexer:
 
     ``I(t, s) = Σ_j w(t, j)·ReLU(q(t, j)·k(s))`` over `heads` small queries of width `head_dim`, made of the query latent, and
     one key for each position (DeepSeek-V3.2 2512.02556 §2.1, eq. 1; deepseek-ai/DeepSeek-V3.2-Exp, inference/model.py, class
-    Indexer).
+    Indexer). One of no heads scores nothing: its layer attends to what the last one before it chose, and has no index weights
+    and keys (`indexer_types: shared`; IndexCache 2603.12201; vllm-project/vllm, vllm/model_executor/models/deepseek_v2.py).
     """
 
     heads: int
@@ -55,7 +56,13 @@ class Indexer:
     topk: int
 
     def __post_init__(self) -> None:
-        _raise(_whole(self, 1, "heads", "head_dim", "topk"))
+        least = 0 if self.heads == 0 and self.head_dim == 0 else 1
+        _raise(_whole(self, 1, "topk") + _whole(self, least, "heads", "head_dim"))
+
+    @property
+    def scores(self) -> bool:
+        """Whether the layer scores positions itself."""
+        return self.heads > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +243,15 @@ class Model:
         return [order.count(index) for index in range(len(self.layers))] == [kind.count for kind in self.layers]
 
 
+def module_kind(model: Model) -> LayerKind:
+    """Return the kind of layer in a multi-token-prediction module: the last one, and of an index of its own if of any.
+
+    Source: vllm-project/vllm, vllm/model_executor/models/deepseek_v2.py (is_mtp_layer).
+    """
+    own = [kind for kind in model.layers if not kind.attention.indexer or kind.attention.indexer.scores]
+    return own[-1]
+
+
 # --- order and number of layers -----------------------------------------------------------------------------------
 
 
@@ -279,7 +295,7 @@ def _mla_matrices(attention: Attention, hidden: int) -> dict[str, Shape]:
         "key_value_down": (hidden, a.kv_lora_rank + a.qk_rope_head_dim),
         "key_value_up": (a.kv_lora_rank, a.heads * (a.qk_nope_head_dim + a.v_head_dim)),
         "output": (a.heads * a.v_head_dim, hidden),
-        **(_index_matrices(a.indexer, rank, hidden) if a.indexer else {}),
+        **(_index_matrices(a.indexer, rank, hidden) if a.indexer and a.indexer.scores else {}),
     }
 
 

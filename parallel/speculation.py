@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
-from parallel.models import LayerKind, Mlp, Model, Moe
+from parallel.models import LayerKind, Mlp, Model, Moe, module_kind
 from topo.errors import Fault, SpecError
 
 METHODS: Final[Mapping[str, str]] = {
@@ -133,7 +133,7 @@ def drafting_layer(model: Model, method: str) -> LayerKind:
     >>> drafting_layer(read_model("deepseek-v3"), "eagle").mlp.intermediate  # 8 of 2048, and the shared one
     18432
     """
-    kind = replace(model.layers[-1], name="draft", count=1)
+    kind = replace(module_kind(model), name="draft", count=1)
     if method != "eagle" or not isinstance(kind.mlp, Moe):
         return kind
     return replace(kind, mlp=Mlp(kind.mlp.topk * kind.mlp.intermediate + kind.mlp.shared_intermediate, kind.mlp.gated))

@@ -68,7 +68,7 @@ def dealt_s(replica: "Replica", att: Attention, tokens: Column) -> Column:
     sizes = (
         ("all_gather", ACTIVATION_BYTES * rows * query),
         *COMBINED[replica.split.dcp_comm](rows, out, dcp),
-        *((("all_gather", picked_bytes(att, tokens, dcp)),) if att.indexer else ()),
+        *((("all_gather", picked_bytes(att, tokens, dcp)),) if att.indexer and att.indexer.scores else ()),
     )
     seconds = [collective_s(op, size, group, path(cluster, op, "nccl"), "nccl") for op, size in sizes]
     return column(np.sum(seconds, axis=0))

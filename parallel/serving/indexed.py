@@ -73,7 +73,7 @@ def chosen_prompt(
 
 
 def index_linear(att: Attention, h: float, t: ColumnLike) -> list[Operator]:
-    """Kernels of an indexer for `t` tokens, cache reads left out; nothing without one.
+    """Kernels of an indexer for `t` tokens, cache reads left out; nothing where a layer scores no positions.
 
     Projections, the key's norm and rotation, the cache write, the scores, the choice, and its places in the paged cache.
 
@@ -81,7 +81,7 @@ def index_linear(att: Attention, h: float, t: ColumnLike) -> list[Operator]:
     >>> len(index_linear(read_model("deepseek-v3.2").layers[0].attention, 7168, 1))
     9
     """
-    if not att.indexer:
+    if not (att.indexer and att.indexer.scores):
         return []
     wide = 2.0 * ACTIVATION_BYTES * column(t) * att.indexer.head_dim
     around = (("index key norm", wide), ("index key rope", wide), ("index cache write", 0.75 * wide))
@@ -151,7 +151,7 @@ class Indexed:
             att.indexer.topk if att.indexer else np.inf,
             index_key_bytes(att) / dcp,
             latent_bytes(att, kv_bytes) / dcp,
-            SCORE_BYTES / dcp,
+            SCORE_BYTES / dcp if att.indexer and att.indexer.scores else 0.0,
             float(index_score_flops(att, 1.0)) / dcp / scored,
             2.0 * heads * (2.0 * att.kv_lora_rank + att.qk_rope_head_dim) / read,
             float(plain_flops(att, tp)) / prompt,

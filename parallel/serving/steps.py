@@ -7,11 +7,11 @@ Here stands what they need beside it: limits as the step counts them, and what a
 from dataclasses import dataclass, replace
 from math import ceil
 
-from parallel.models import Model, indexed, layer_count
+from parallel.models import Model, indexed, layer_count, layer_order
 from parallel.serving.drafts import Drafting, drafting, in_steps
 from parallel.serving.engines import Settings
 from parallel.serving.operators import dealt_ranks
-from parallel.serving.passes import PassCost, Replica, Split
+from parallel.serving.passes import PassCost, Replica, Split, stage_counts
 from parallel.serving.pipelines import Pipeline, piped, pipeline
 from parallel.serving.queueing import Limits, Served
 from parallel.speculation import Drafts, draft_faults
@@ -87,6 +87,9 @@ def split_faults(model: Model, split: Split, drafts: Drafts | None = None) -> li
     faults, layers = [], layer_count(model)
     if split.pp > layers:
         faults.append(Fault("strategy.pp", int(split.pp), f"exceeds {layers} layers", f"write {layers} or less"))
+    elif lost := _without_index(model, split.pp):
+        problem = f"begins stage {lost[0][0]} at layer {lost[0][1]}, whose index is of the stage before"
+        faults.append(Fault("strategy.pp", int(split.pp), problem, "write pp: 1; stages hand on no chosen positions"))
     if split.dcp > 1:
         most = int(
             min(dealt_ranks(kind.attention, split.tp) for kind in model.layers if kind.attention.kind != "delta")
@@ -108,6 +111,20 @@ def split_faults(model: Model, split: Split, drafts: Drafts | None = None) -> li
     if drafts is not None:
         faults += draft_faults(model, drafts.method, split.pp, "eagle or model")
     return faults
+
+
+def _without_index(model: Model, pp: float) -> list[tuple[int, int]]:
+    """Return (stage, first layer) of the stages that begin with a layer which shares an index, all counted from 0.
+
+    Positions that a layer chose are not sent from stage to stage (vllm-project/vllm-ascend, validate_indexer_pp_partition).
+    """
+    order, first, found = layer_order(model), 0, []
+    for stage, counts in enumerate(stage_counts(model, pp)):
+        indexer = model.layers[order[first]].attention.indexer
+        if indexer and not indexer.scores:
+            found.append((stage, first))
+        first += sum(counts)
+    return found
 
 
 def prompt_terms(cost: PassCost, isl: float, budget: float) -> dict[str, float]:

@@ -27,6 +27,7 @@ from parallel.models import (
     embedding_parameters,
     final_norm_parameters,
     head_parameters,
+    module_kind,
 )
 from parallel.placement import copies
 from parallel.priced import total
@@ -108,7 +109,7 @@ def place_parameters(model: Model, cols: Mapping[str, Column], work: TrainWorklo
 
 
 def _mtp_dense(model: Model, tp: Column) -> Column:
-    kind = model.layers[-1]
+    kind = module_kind(model)
     each = dense_shard(model, kind, tp) + 2.0 * model.hidden**2 / tp
     return model.mtp_layers * each
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from parallel.configs import layer_kinds
+from parallel.configs import Row, layer_kinds
 from parallel.shapes import Attention, Mlp, Model, Moe
 from topo.errors import SpecError
 
@@ -58,13 +58,13 @@ def _case_moe(moe: Mapping[str, Any], gated: bool, biased: bool) -> Moe:
     return Moe(moe["experts"], moe["topk"], moe["expert_ffn"], shared, gated, bias=biased)
 
 
-def _case_rows(case: Mapping[str, Any]) -> list[tuple[bool, int]]:
-    """Return (holds experts, sliding window) of every layer; the window stands in the case's note only."""
+def _case_rows(case: Mapping[str, Any]) -> list[Row]:
+    """Return what tells the layers apart; a window stands in the case's note only."""
     moe, note = case.get("moe") or {}, case.get("note") or ""
     found = re.search(r"sliding-window\((\d+)\)/full", note)
     window, first, every = int(found[1]) if found else 0, moe.get("dense_layers") or 0, moe.get("moe_layer_every") or 1
     return [
-        (bool(moe) and index >= first and (index + 1) % every == 0, 0 if index % 2 else window)
+        Row(bool(moe) and index >= first and (index + 1) % every == 0, 0 if index % 2 else window)
         for index in range(case["layers"])
     ]
 
@@ -101,7 +101,7 @@ def model_from_case(case: Mapping[str, Any], name: str) -> Model:
     try:
         moe = _case_moe(case["moe"], gated, name.startswith(BIASED_EXPERTS)) if case.get("moe") else None
         rows = _case_rows(case)
-        if not all(routed for routed, _ in rows):
+        if not all(row.routed for row in rows):
             _known(case, "ffn")
         mlp = Mlp(case["ffn"], gated, biased) if case.get("ffn") else None
         kinds, pattern = layer_kinds(rows, _case_attention(case, biased), mlp, moe)

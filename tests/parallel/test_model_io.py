@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallel import io
-from parallel.configs import FAMILIES, layer_kinds
+from parallel.configs import FAMILIES, Row, layer_kinds
 from parallel.models import Attention, Indexer, Mlp, Model, Moe, active_parameters, layer_order, parameters
 from topo.errors import SpecError
 
@@ -241,9 +241,12 @@ def test_all_faults_of_a_file_come_at_once_with_file_field_value_and_remedy(tmp_
         ({**SPARSE, "index_n_heads": None}, "index_n_heads"),
         ({**SPARSE, "index_topk": -1}, "index_topk"),
         ({**SPARSE, "q_lora_rank": None}, "index_topk"),
-        ({**SPARSE, "index_topk_freq": 4}, "index_topk_freq"),
-        ({**SPARSE, "indexer_types": ["full", "shared"]}, "indexer_types"),
-        ({**SPARSE, "index_topk_pattern": "FS"}, "index_topk_pattern"),
+        ({**SPARSE, "index_topk_freq": -4}, "index_topk_freq"),
+        ({**SPARSE, "indexer_types": ["full"]}, "indexer_types"),
+        ({**SPARSE, "indexer_types": ["full", "half"]}, "indexer_types"),
+        ({**SPARSE, "indexer_types": ["shared", "full"]}, "indexer_types"),
+        ({**SPARSE, "index_topk_pattern": "SF"}, "index_topk_pattern"),
+        ({**SPARSE, "index_topk_pattern": 2}, "index_topk_pattern"),
         ({**SPARSE, "compress_ratios": [4, 128]}, "compress_ratios"),
     ],
 )
@@ -343,10 +346,37 @@ def test_a_case_that_cannot_be_expressed_says_why(case, reason):
     assert reason in caught.value.reason
 
 
-@given(st.lists(st.tuples(st.booleans(), st.sampled_from([0, 128])), min_size=1, max_size=12))
+@given(st.lists(st.builds(Row, st.booleans(), st.sampled_from([0, 128]), st.just(False)), min_size=1, max_size=12))
 @settings(max_examples=50, deadline=None)
 def test_any_order_of_layers_is_kept(rows):
     kinds, pattern = layer_kinds(rows, Attention("gqa", 2, 2, 4), Mlp(8), Moe(4, 2, 8))
     model = Model("stack", 8, 16, kinds, pattern=pattern)
-    kept = [(isinstance(kinds[i].mlp, Moe), kinds[i].attention.sliding_window) for i in layer_order(model)]
+    kept = [Row(isinstance(kinds[i].mlp, Moe), kinds[i].attention.sliding_window) for i in layer_order(model)]
     assert kept == rows
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_layers_share_an_index_as_they_are_listed_or_spelled(later):
+    shared = [False, *later]
+    listed = {"indexer_types": ["shared" if each else "full" for each in shared]}
+    spelled = {"index_topk_pattern": "".join("FS"[each] for each in shared)}
+    made = [
+        io.model_from_config({**TINY, **SPARSE, "num_hidden_layers": len(shared), **each}, "tiny")
+        for each in (listed, spelled)
+    ]
+    assert made[0] == made[1]
+    kinds = [made[0].layers[index] for index in layer_order(made[0])]
+    assert [not kind.attention.indexer.scores for kind in kinds] == shared
+    assert all(kind.attention.indexer.topk == 32 for kind in kinds)
+
+
+def test_every_fourth_layer_of_glm_5_2_has_an_index_of_its_own():
+    model, published = (
+        io.read_model("glm-5.2"),
+        ["full"] * 3 + ["shared", "shared", "shared", "full"] * 18 + ["shared"] * 3,
+    )
+    raw = json.loads((io.MODELS / "glm-5.2.json").read_text())
+    raw.pop("index_topk_freq")
+    assert io.model_from_config({**raw, "indexer_types": published}, "glm-5.2") == model
+    assert [(kind.name, kind.count) for kind in model.layers] == [("dense", 3), ("moe-shared-index", 57), ("moe", 18)]

@@ -46,6 +46,7 @@ CACHE = {
     "deepseek-v3": 2 * 61 * (512 + 64),
     "deepseek-v3.2": 61 * (2 * (512 + 64) + 128 + 4),
     "glm-5": 78 * (2 * (512 + 64) + 128 + 4),
+    "glm-5.2": 78 * 2 * (512 + 64) + 21 * (128 + 4),
     "kimi-k2": 2 * 61 * (512 + 64),
     "llama-3.1-8b": 2 * 32 * 2 * 8 * 128,
     "llama-3.1-70b": 2 * 80 * 2 * 8 * 128,
@@ -138,11 +139,20 @@ def test_deepseek_v3_caches_70272_bytes_per_token():
     assert m.kv_bytes_per_token(read_model("deepseek-v3"), bytes_per_value=2) == 70_272
 
 
-def test_glm_5_is_the_published_weights_of_its_successor_and_57_more_indexers() -> None:
-    model = read_model("glm-5")
+def test_glm_5_2_counts_the_published_weights_and_glm_5_has_57_more_indexers() -> None:
     indexer = 2048 * 32 * 128 + 6144 * (128 + 32) + 2 * 128
     biases = 76 * 256 * 2  # four bytes instead of two
-    assert 2 * (m.parameters(model, with_mtp=True) - 57 * indexer) + biases == GLM_52_BYTES
+    later, first = (m.parameters(read_model(name), with_mtp=True) for name in ("glm-5.2", "glm-5"))
+    assert 2 * later + biases == GLM_52_BYTES
+    assert first - later == 57 * indexer
+
+
+def test_a_module_drafts_with_an_index_of_its_own_whatever_the_last_layer_does() -> None:
+    last = m.Attention("mla", 8, 8, 16, 16, 32, 16, 8, 16, indexer=m.Indexer(0, 0, 64))
+    own = replace(last, indexer=m.Indexer(2, 8, 64))
+    kinds = (m.LayerKind("own", own, m.Mlp(64), 1), m.LayerKind("shared", last, m.Mlp(64), 1))
+    assert m.module_kind(m.Model("tiny", 32, 100, kinds, mtp_layers=1)).attention == own
+    assert m.module_kind(read_model("deepseek-v3")) == read_model("deepseek-v3").layers[-1]
 
 
 def test_an_indexer_adds_three_matrices_and_a_norm() -> None:

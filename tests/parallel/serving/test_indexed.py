@@ -50,6 +50,7 @@ def cost(model: str = "deepseek-v3.2", split: Split = ALONE, part: str = "h200-s
 
 
 SPARSE, DENSE = cost(), cost("deepseek-v3")
+OWN, SHARED = cost("glm-5"), cost("glm-5.2")
 
 
 def kernel_s(held: PassCost, which: int, b: float, n: float) -> float:
@@ -86,6 +87,20 @@ def test_a_step_at_128k_reads_all_keys_and_few_latents() -> None:
 def test_an_indexer_starts_nine_kernels_in_every_layer() -> None:
     assert SPARSE.kernels - DENSE.kernels == 61 * 9
     assert len(index_linear(V3.layers[0].attention, 7168, 1.0)) == 0
+
+
+def test_layers_that_share_an_index_neither_score_nor_hold_keys() -> None:
+    assert OWN.kernels - SHARED.kernels == 57 * 9
+    scores, choice, attention = SHARED.indexed[1].reads(2.0, 2 * 50_000.0, 1.0)
+    assert (SHARED.indexed[1].count, scores[1:], choice[1:]) == (57, (0.0, 0.0), (0.0, 0.0))
+    assert attention[1:] == OWN.indexed[1].reads(2.0, 2 * 50_000.0, 1.0)[2][1:]
+    assert position_bytes(replica("glm-5.2")[0]) == 78 * LATENT + 21 * KEY
+
+
+@given(st.floats(1.0, 256.0), st.floats(1.0, 200_000.0), st.sampled_from([0.0, 1.0, 4096.0]))
+@settings(max_examples=50, deadline=None)
+def test_sharing_an_index_never_takes_longer(b: float, context: float, prompt: float) -> None:
+    assert SHARED(b, b * context, prompt, prompt * context) <= OWN(b, b * context, prompt, prompt * context)
 
 
 def test_drafts_share_the_keys_and_choose_latents_of_their_own() -> None:
@@ -276,6 +291,13 @@ def test_ranks_deal_where_one_kernel_takes_their_heads(model: str, tp: int, dcp:
     faults = split_faults(read_model(model), Split(tp=float(tp), dcp=float(dcp)))
     assert [fault.field for fault in faults] == ([] if fine else ["strategy.dcp"])
     assert all("fit one kernel" in fault.problem for fault in faults)
+
+
+@pytest.mark.parametrize(("model", "pp", "fine"), [("glm-5.2", 1, True), ("glm-5.2", 2, False), ("glm-5", 2, True)])
+def test_a_stage_begins_with_an_index_of_its_own(model: str, pp: int, fine: bool) -> None:
+    # The second half of 78 layers begins at 39; GLM-5.2 has indexes at 38 and 42.
+    faults = split_faults(read_model(model), Split(tp=8.0, pp=float(pp)))
+    assert [fault.field for fault in faults] == ([] if fine else ["strategy.pp"])
 
 
 @pytest.mark.parametrize("model", ["deepseek-v3.2", "glm-5"])
