@@ -25,7 +25,10 @@ from clusters.measurements import Table
 from clusters.products import UNCAST, groups, part_of, precision_of, price, read_products, select
 from topo.errors import Fault, SpecError
 
-SOURCE: Final = "aiconfigurator-core 0.12.0 (NVIDIA, Apache-2.0), TensorRT-LLM and vLLM kernels; measurements/gemm.csv"
+SOURCE: Final = (
+    "aiconfigurator-core 0.12.0 (NVIDIA, Apache-2.0), TensorRT-LLM and vLLM kernels; measurements/gemm.csv; AMD: ROCm/aiter "
+    "(MIT), tuned kernels; measurements/gemm_aiter.csv"
+)
 METHOD: Final = (
     "soft-L1 least squares on log(predicted/measured); residuals are |predicted/measured - 1|; bands are the 5th and "
     "95th percentile of measured/predicted up to a number of waves; held_out: five folds of the shapes"
@@ -46,6 +49,8 @@ class Part:
     cache_bytes, cache_rate : last-level cache and its bandwidth over the memory's, where the table tells them apart
     rereads : the kernels walk their tiles down the rows and nothing reorders them
     tiles : output tiles other than those of `clusters.kernels.TILES`
+    cast_apart : the products were measured with their activations cast: by a kernel of its own, which moves `CAST_BYTES`
+    whole_tiles : few rows take as long as a whole tile
     """
 
     multiprocessors: int
@@ -53,6 +58,8 @@ class Part:
     cache_rate: float = 1.0
     rereads: bool = False
     tiles: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    cast_apart: bool = False
+    whole_tiles: bool = False
 
 
 #: Skinny products on data centre Blackwell are slower the fewer tiles they have. Chosen among five tiles, as the best fit.
@@ -84,7 +91,12 @@ PARTS: Final[Mapping[str, Part]] = {
         tiles={"bf16": (128, 256), "fp8-block": (64, 128), "nvfp4": (128, 128)},
     ),
     "arc-pro-b60": Part(20),
+    "mi300x": Part(304, cast_apart=True, whole_tiles=True),
+    "mi355x": Part(256, tiles={"bf16": (256, 256), "fp8-block": (64, 64)}, cast_apart=True, whole_tiles=True),
 }
+
+CAST_BYTES: Final[Mapping[str, float]] = {"nvfp4": 2.5}
+"""Bytes that a cast moves for each activation, BF16 read and the narrow format written; 3 of a format not named (FP8)."""
 
 #: Start, lower and upper bound of every constant.
 START = (4e-6, 0.75, 0.3, 150.0, 0.85, 3e-7, 3.0, 4.0)
@@ -93,6 +105,15 @@ UPPER = (2e-5, 1.0, 1.0, 2000.0, 0.97, 5e-5, 8.0, 40.0)
 SCALE = (1e-6, 0.1, 0.1, 100.0, 0.1, 1e-6, 1.0, 5.0)
 
 Progress = Callable[..., None]
+
+
+def uncast(name: str, precision: str) -> bool:
+    """Whether a part's products were measured without a cast of their activations, so that none is fitted.
+
+    >>> uncast("h100-sxm", "bf16"), uncast("h100-sxm", "fp8"), uncast("mi300x", "fp8-block")
+    (True, False, True)
+    """
+    return precision in UNCAST or (name in PARTS and PARTS[name].cast_apart)
 
 
 def skeleton(name: str, precision: str) -> KernelModel:
@@ -113,6 +134,7 @@ def skeleton(name: str, precision: str) -> KernelModel:
         cache_bytes=part.cache_bytes,
         cache_rate=part.cache_rate,
         rereads=part.rereads,
+        whole_tiles=part.whole_tiles,
         **blank,
     )
 
@@ -121,7 +143,7 @@ def fit(rows: Table, name: str, precision: str) -> KernelModel:
     """Fit the constants of one accelerator and precision to its rows (columns m, n, k, latency_us)."""
     from scipy.optimize import least_squares
 
-    free = len(CONSTANTS) - (precision in UNCAST)
+    free = len(CONSTANTS) - uncast(name, precision)
     known, part, measured_s = skeleton(name, precision), accelerator(name), rows["latency_us"] * 1e-6
 
     def model(values: npt.NDArray[np.float64]) -> KernelModel:
@@ -193,6 +215,8 @@ def _head(model: KernelModel) -> dict[str, Any]:
     head: dict[str, Any] = {"multiprocessors": model.multiprocessors, "sustained": _sustained(model.accelerator)}
     if model.cache_bytes:
         head |= {"cache_bytes": int(model.cache_bytes), "cache_rate": model.cache_rate, "rereads": model.rereads}
+    if model.whole_tiles:
+        head["whole_tiles"] = True
     return head
 
 
@@ -205,6 +229,8 @@ def _entry(model: KernelModel, rows: Table) -> dict[str, Any]:
     """Return the entry of one accelerator and precision."""
     name, precision, measured = model.accelerator, model.precision, rows["latency_us"] * 1e-6
     entry: dict[str, Any] = {key: getattr(model, key) for key in CONSTANTS}
+    if uncast(name, precision) and precision not in UNCAST:
+        entry |= {"quantise_bytes": CAST_BYTES.get(precision, 3.0), "cast_starts": 1.0}
     if model.tile != TILES[precision]:
         entry["tile"] = [*model.tile]
     entry["residuals"] = residuals(price(rows, model, accelerator(name), precision), measured)
