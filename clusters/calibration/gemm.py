@@ -51,6 +51,7 @@ class Part:
     tiles : output tiles other than those of `clusters.kernels.TILES`
     cast_apart : the products were measured with their activations cast: by a kernel of its own, which moves `CAST_BYTES`
     whole_tiles : few rows take as long as a whole tile
+    memory : (`hbm_efficiency`, `hbm_ramp_s`) of a precision whose products were all too small to tell, from another's
     """
 
     multiprocessors: int
@@ -60,6 +61,7 @@ class Part:
     tiles: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     cast_apart: bool = False
     whole_tiles: bool = False
+    memory: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 #: Skinny products on data centre Blackwell are slower the fewer tiles they have. Chosen among five tiles, as the best fit.
@@ -92,7 +94,13 @@ PARTS: Final[Mapping[str, Part]] = {
     ),
     "arc-pro-b60": Part(20),
     "mi300x": Part(304, cast_apart=True, whole_tiles=True),
-    "mi355x": Part(256, tiles={"bf16": (256, 256), "fp8-block": (64, 64)}, cast_apart=True, whole_tiles=True),
+    "mi355x": Part(
+        256,
+        tiles={"bf16": (256, 256), "fp8-block": (64, 64)},
+        cast_apart=True,
+        whole_tiles=True,
+        memory={"fp8-block": (0.7295, 1e-9)},
+    ),
 }
 
 CAST_BYTES: Final[Mapping[str, float]] = {"nvfp4": 2.5}
@@ -126,6 +134,8 @@ def skeleton(name: str, precision: str) -> KernelModel:
     if name not in PARTS:
         return replace(kernel(name, precision), note="", bands=(), **blank)
     part = PARTS[name]
+    if precision in part.memory:
+        blank["hbm_efficiency"], blank["hbm_ramp_s"] = part.memory[precision]
     return KernelModel(
         name,
         precision,
@@ -143,19 +153,21 @@ def fit(rows: Table, name: str, precision: str) -> KernelModel:
     """Fit the constants of one accelerator and precision to its rows (columns m, n, k, latency_us)."""
     from scipy.optimize import least_squares
 
-    free = len(CONSTANTS) - uncast(name, precision)
     known, part, measured_s = skeleton(name, precision), accelerator(name), rows["latency_us"] * 1e-6
+    fixed = ("quantise_bytes",) * uncast(name, precision) + ("hbm_efficiency", "hbm_ramp_s") * bool(
+        known.hbm_efficiency
+    )
+    free = [at for at, key in enumerate(CONSTANTS) if key not in fixed]
+    start, lower, upper, scale = (np.array(values)[free] for values in (START, LOWER, UPPER, SCALE))
 
     def model(values: npt.NDArray[np.float64]) -> KernelModel:
-        constants: dict[str, Any] = dict(zip(CONSTANTS, map(float, values), strict=False))
+        constants: dict[str, Any] = {CONSTANTS[at]: float(value) for at, value in zip(free, values, strict=True)}
         return replace(known, **constants)
 
     def loss(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.log(price(rows, model(values), part, precision) / measured_s)
 
-    best = least_squares(
-        loss, START[:free], bounds=(LOWER[:free], UPPER[:free]), x_scale=SCALE[:free], loss="soft_l1", f_scale=0.05
-    )
+    best = least_squares(loss, start, bounds=(lower, upper), x_scale=scale, loss="soft_l1", f_scale=0.05)
     return model(np.array([significant(value) for value in best.x]))
 
 
