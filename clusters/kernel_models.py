@@ -221,7 +221,8 @@ def _kernel(accelerator: str, precision: str, like: str, own: str) -> KernelMode
         choices = ", ".join(PRECISIONS)
         raise SpecError([Fault("precision", precision, "no kernel constants for this precision", f"use {choices}")])
     held, notes = _table(own), []
-    source, published = name, {}
+    source = name
+    published: dict[str, float] = {}
     while not _nearest_precision(wanted, held["measured"].get(source, {})):
         asked = like if like and source == name else ""
         borrowed = _lender(asked, wanted, held) if asked else held["fallback"].get(source, held["fallback"]["default"])

@@ -71,7 +71,9 @@ NARROW: Final = {"bf16": (64, 128)}
 #: Tiles of TensorRT-LLM's own kernels: L40S FP8 by blocks has one, of 32x128, with its grid down the rows and no clusters
 #: (fp8_blockscale_gemm_kernel.cuh, gemm_dispatch_sm89); RTX PRO has 64x128 by blocks, and 128x128 for NVFP4, which fits
 #: its shared memory (pull request 12141). Wide BF16 and FP8 tiles of the two cards and `cache_rate` were chosen among a
-#: few values, as the best fit.
+#: few values, as the best fit. AMD: compute units of its white papers (CDNA 3, 304 on MI300X; CDNA 4, 256 on MI355X); tiles as
+#: the names of the tuned kernels have them. No row of AITER's streams faster than the memory, so its weights are taken for
+#: cold: the 256 MiB of Infinity Cache leave no step in its bandwidths.
 PARTS: Final[Mapping[str, Part]] = {
     "a100-sxm-80": Part(108),
     "h100-sxm": Part(132),
@@ -96,10 +98,10 @@ PARTS: Final[Mapping[str, Part]] = {
     "mi300x": Part(304, cast_apart=True, whole_tiles=True),
     "mi355x": Part(
         256,
-        tiles={"bf16": (256, 256), "fp8-block": (64, 64)},
+        tiles={"bf16": (256, 256), "fp8-block": (64, 64), "nvfp4": (64, 128)},
         cast_apart=True,
         whole_tiles=True,
-        memory={"fp8-block": (0.7295, 1e-9)},
+        memory={"fp8-block": (0.7295, 1e-9), "nvfp4": (0.7295, 1e-9)},
     ),
 }
 

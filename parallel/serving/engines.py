@@ -145,7 +145,7 @@ def engine(name: str) -> Engine:
 
 
 def shared_rates() -> dict[str, dict[str, float]]:
-    """Return the rates of grouped products by format and generation: those fitted to serving runs, and those of tables of kernels.
+    """Return the rates of grouped products by format and generation: fitted to serving runs, or to tables of kernels.
 
     >>> sorted(shared_rates()["fp8-block"])
     ['blackwell', 'cdna3', 'cdna4', 'hopper']

@@ -195,7 +195,7 @@ def _latency(case: Case, _: str, notes: list[str]) -> float:
     line |= {"engine": _engine(case), "system": case["hardware"]["gpu"], "model": _first(case)}
     run = run_of({**line, "precision": case["precision"]["weights"], "concurrency": str(case["batch"])})
     base = engine(run.engine)
-    _, step = worker(run, run.split, base, base.defaults)
+    step = worker(run, run.split, base, base.defaults)[1]
     notes.append("prompts held by the prefix cache")
     batch = float(case["batch"])
     return run.osl * step(batch, batch * (run.isl + run.osl / 2.0), 0.0, 0.0)
