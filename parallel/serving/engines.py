@@ -144,14 +144,24 @@ def engine(name: str) -> Engine:
     return Engine(key, **constants, defaults=Settings(**entry["defaults"]), bands=bands, grouped=grouped, regime=regime)
 
 
+def fitted_rates() -> Mapping[str, Mapping[str, float]]:
+    """Return the rates of grouped products that are fitted to serving runs, by format and generation.
+
+    >>> sorted(fitted_rates()["fp8-block"])
+    ['blackwell', 'hopper']
+    """
+    rates: Mapping[str, Mapping[str, float]] = _file("engines.yaml").get("grouped", {})
+    return rates
+
+
 def shared_rates() -> dict[str, dict[str, float]]:
     """Return the rates of grouped products by format and generation: fitted to serving runs, or to tables of kernels.
 
     >>> sorted(shared_rates()["fp8-block"])
     ['blackwell', 'cdna3', 'cdna4', 'hopper']
     """
-    fitted, measured = _file("engines.yaml").get("grouped", {}), _file("engines.yaml").get("grouped_kernels", {})
-    return {fmt: {**by, **measured.get(fmt, {})} for fmt, by in fitted.items()}
+    measured = _file("engines.yaml").get("grouped_kernels", {})
+    return {fmt: {**by, **measured.get(fmt, {})} for fmt, by in fitted_rates().items()}
 
 
 def own_rates(name: str, shared: Mapping[str, Mapping[str, float]]) -> tuple[tuple[str, str, float], ...]:

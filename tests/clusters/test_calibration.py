@@ -207,7 +207,7 @@ def test_the_constants_of_meshes_come_from_their_tables_and_reach_three_quarters
     }
     for where, job in found.items():
         stated = tunings.tuning(*where)
-        assert stated.note == ""
+        assert "no measurement" not in stated.note
         assert residuals(job.price(stated.model), job.measured_s) == pytest.approx(dict(stated.residuals), rel=1e-3)
         assert np.median(ape(job.price(stated.model), job.measured_s)) < 0.05
     for regime in ("nccl", "graph"):  # 48 of 64 GB/s, as AMD says of its links
