@@ -117,6 +117,10 @@ class KernelModel:
         Bandwidth of that cache over the memory's; 1 where the measurements do not tell the two apart.
     rereads
         Whether activations that outgrow the cache are read again for every column of tiles; see `reread_bytes`.
+    cast_starts
+        Kernels that cast the activations before a product, where they are no part of `launch_s`.
+    whole_tiles
+        Whether few rows take as long as a whole tile: the loop over k waits for memory, not for arithmetic.
     bands
         90 % band of measured/predicted by regime: (waves up to, low, high), ascending; empty without residuals.
     """
@@ -138,6 +142,8 @@ class KernelModel:
     cache_bytes: float = 0.0
     cache_rate: float = 1.0
     rereads: bool = False
+    cast_starts: float = 0.0
+    whole_tiles: bool = False
     bands: tuple[tuple[float, float, float], ...] = ()
 
 
@@ -210,22 +216,24 @@ def kernel(accelerator: str, precision: str = "bf16", like: str = "") -> KernelM
 
 @lru_cache
 def _kernel(accelerator: str, precision: str, like: str, own: str) -> KernelModel:
-    name, wanted = key_of(accelerator), PRECISIONS.get(key_of(precision))
+    name, wanted, counts = key_of(accelerator), PRECISIONS.get(key_of(precision)), 0
     if wanted is None:
         choices = ", ".join(PRECISIONS)
         raise SpecError([Fault("precision", precision, "no kernel constants for this precision", f"use {choices}")])
     held, notes = _table(own), []
     source = name
-    borrowed: Mapping[str, Any] = {}
-    if not _nearest_precision(wanted, held["measured"].get(name, {})):
-        borrowed = _lender(like, wanted, held) if like else held["fallback"].get(name, held["fallback"]["default"])
+    published: dict[str, float] = {}
+    while not _nearest_precision(wanted, held["measured"].get(source, {})):
+        asked = like if like and source == name else ""
+        borrowed = _lender(asked, wanted, held) if asked else held["fallback"].get(source, held["fallback"]["default"])
+        notes.append(f"no measurement of {source}: constants of {borrowed['like']} ({borrowed['why']})")
+        published = {**borrowed.get("efficiency", {}), **published}
+        counts = counts or borrowed.get("multiprocessors", 0)
         source = borrowed["like"]
-        notes.append(f"no measurement of {name}: constants of {source} ({borrowed['why']})")
     part = held["measured"][source]
     found = _nearest_precision(wanted, part)
     if found != wanted:
         notes.append(f"no {wanted} rows of {source}: constants of {found}")
-    published = borrowed.get("efficiency", {})
     if wanted in published:
         notes.append(f"efficiency {published[wanted]} from its best published matrix product")
     entry = part[found]
@@ -235,7 +243,7 @@ def _kernel(accelerator: str, precision: str, like: str, own: str) -> KernelMode
     return KernelModel(
         accelerator=name,
         precision=wanted,
-        multiprocessors=int(borrowed.get("multiprocessors", part["multiprocessors"])),
+        multiprocessors=int(counts or part["multiprocessors"]),
         tile=(int(rows), int(cols)),
         sustained=float(part.get("sustained", 1.0)),
         note="; ".join(notes),
@@ -243,6 +251,8 @@ def _kernel(accelerator: str, precision: str, like: str, own: str) -> KernelMode
         cache_bytes=float(part.get("cache_bytes", 0.0)),
         cache_rate=float(part.get("cache_rate", 1.0)),
         rereads=bool(part.get("rereads", False)),
+        whole_tiles=bool(part.get("whole_tiles", False)),
+        cast_starts=float(part[found].get("cast_starts", 0.0)),
         **constants,
     )
 

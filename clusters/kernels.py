@@ -231,7 +231,8 @@ def grouped_gemm_s(
     size_bytes = gemm_bytes(m, n, k, bytes_a, bytes_b, bytes_out) + reread_bytes(m, n, k, bytes_a, model)
     moved_s = streaming_s(groups * size_bytes, model, hbm_Bps)
     cast_s = model.quantise_bytes * groups * m * column(k) / column(hbm_Bps)
-    return column(launches) * model.launch_s + p_norm(busy_s, moved_s, model.norm) + cast_s
+    starts = column(launches) * (1.0 + model.cast_starts)
+    return starts * model.launch_s + p_norm(busy_s, moved_s, model.norm) + cast_s
 
 
 def p_norm(one: Column, other: Column, norm: float) -> Column:

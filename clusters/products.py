@@ -6,7 +6,7 @@ weight may still lie in the cache when it is asked for again: that is a property
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,7 @@ TEXTS: Final = ("system", "dtype")
 NUMBERS: Final = ("m", "n", "k", "latency_us")
 OPTIONAL: Final = ("software", "software_version")
 
-SHIPPED: Final = "gemm.csv"
+SHIPPED: Final = ("gemm.csv", "gemm_aiter.csv")
 OUTPUT_BYTES: Final = 2.0
 """Bytes per element of a result: BF16 at every precision of the tables."""
 
@@ -66,6 +66,9 @@ UNCAST: Final = ("bf16", "int8-wo", "int4-wo")
 CYCLES: Final = ("trtllm",)
 MOST_COPIES: Final = 5
 
+CAST_APART: Final = ("aiter",)
+"""Software whose benchmark hands the kernel activations that are cast already (ROCm/aiter, csrc/*/gemm_*_tune.py)."""
+
 
 def read_products(file: str | Path | None = None, check: Check | None = None) -> Table:
     """Return the shipped table of matrix products, or anyone's own in its schema, with the `line` of every row.
@@ -80,9 +83,9 @@ def read_products(file: str | Path | None = None, check: Check | None = None) ->
     """
     if file is not None:
         return read_table(file, NUMBERS, TEXTS, OPTIONAL, check)
-    shipped = read_csv(SHIPPED)
-    table = {key: shipped[key] for key in (*TEXTS, *OPTIONAL, *NUMBERS)}
-    table["line"] = np.arange(2, len(shipped["m"]) + 2)
+    tables = [read_csv(name) for name in SHIPPED]
+    table = {key: np.concatenate([shipped[key] for shipped in tables]) for key in (*TEXTS, *OPTIONAL, *NUMBERS)}
+    table["line"] = np.concatenate([np.arange(2, len(shipped["m"]) + 2) for shipped in tables])
     return table
 
 
@@ -175,7 +178,7 @@ def peak_flops(part: Accelerator, precision: str) -> float | None:
 def price(rows: Table, model: KernelModel, part: Accelerator, precision: str) -> Column:
     """Seconds of the rows' products on a part, data sheet figures from the catalogue, caches as the benchmark left them.
 
-    A byte that lies in the cache costs 1/`cache_rate` of one in memory.
+    A byte that lies in the cache costs 1/`cache_rate` of one in memory; activations that came cast cost no cast.
 
     Raises
     ------
@@ -187,10 +190,15 @@ def price(rows: Table, model: KernelModel, part: Accelerator, precision: str) ->
     if peak is None or not part.hbm_Bps > 0:
         remedy = "give its figures in a folder that PODSCALE_CATALOGUE names"
         raise SpecError([Fault("accelerator", part.name, f"no figures for products at {precision}", remedy)])
-    warm = np.isin(rows["software"], CYCLES) if "software" in rows else np.zeros(len(m), dtype=np.bool_)
+    software = rows.get("software", np.full(len(m), ""))
+    warm, ready = np.isin(software, CYCLES), np.isin(software, CAST_APART)
     held = np.where(warm, resident(m, n, k, model, fmt), 0.0)
     bytes_b = fmt.bytes_b * (1.0 - held * (1.0 - 1.0 / model.cache_rate))
-    return gemm_s(m, n, k, model, peak, part.hbm_Bps, fmt.bytes_a, bytes_b, OUTPUT_BYTES)
+    whole, bare = (
+        gemm_s(m, n, k, held_by, peak, part.hbm_Bps, fmt.bytes_a, bytes_b, OUTPUT_BYTES)
+        for held_by in (model, replace(model, quantise_bytes=0.0, cast_starts=0.0))
+    )
+    return column(np.where(ready, bare, whole))
 
 
 def row_ids(table: Table) -> list[str]:

@@ -25,7 +25,10 @@ from clusters.measurements import Table
 from clusters.products import UNCAST, groups, part_of, precision_of, price, read_products, select
 from topo.errors import Fault, SpecError
 
-SOURCE: Final = "aiconfigurator-core 0.12.0 (NVIDIA, Apache-2.0), TensorRT-LLM and vLLM kernels; measurements/gemm.csv"
+SOURCE: Final = (
+    "aiconfigurator-core 0.12.0 (NVIDIA, Apache-2.0), TensorRT-LLM and vLLM kernels; measurements/gemm.csv; AMD: ROCm/aiter "
+    "(MIT), tuned kernels; measurements/gemm_aiter.csv"
+)
 METHOD: Final = (
     "soft-L1 least squares on log(predicted/measured); residuals are |predicted/measured - 1|; bands are the 5th and "
     "95th percentile of measured/predicted up to a number of waves; held_out: five folds of the shapes"
@@ -46,6 +49,9 @@ class Part:
     cache_bytes, cache_rate : last-level cache and its bandwidth over the memory's, where the table tells them apart
     rereads : the kernels walk their tiles down the rows and nothing reorders them
     tiles : output tiles other than those of `clusters.kernels.TILES`
+    cast_apart : the products were measured with their activations cast: by a kernel of its own, which moves `CAST_BYTES`
+    whole_tiles : few rows take as long as a whole tile
+    memory : (`hbm_efficiency`, `hbm_ramp_s`) of a precision whose products were all too small to tell, from another's
     """
 
     multiprocessors: int
@@ -53,6 +59,9 @@ class Part:
     cache_rate: float = 1.0
     rereads: bool = False
     tiles: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    cast_apart: bool = False
+    whole_tiles: bool = False
+    memory: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 #: Skinny products on data centre Blackwell are slower the fewer tiles they have. Chosen among five tiles, as the best fit.
@@ -62,7 +71,9 @@ NARROW: Final = {"bf16": (64, 128)}
 #: Tiles of TensorRT-LLM's own kernels: L40S FP8 by blocks has one, of 32x128, with its grid down the rows and no clusters
 #: (fp8_blockscale_gemm_kernel.cuh, gemm_dispatch_sm89); RTX PRO has 64x128 by blocks, and 128x128 for NVFP4, which fits
 #: its shared memory (pull request 12141). Wide BF16 and FP8 tiles of the two cards and `cache_rate` were chosen among a
-#: few values, as the best fit.
+#: few values, as the best fit. AMD: compute units of its white papers (CDNA 3, 304 on MI300X; CDNA 4, 256 on MI355X); tiles as
+#: the names of the tuned kernels have them. No row of AITER's streams faster than the memory, so its weights are taken for
+#: cold: the 256 MiB of Infinity Cache leave no step in its bandwidths.
 PARTS: Final[Mapping[str, Part]] = {
     "a100-sxm-80": Part(108),
     "h100-sxm": Part(132),
@@ -84,7 +95,18 @@ PARTS: Final[Mapping[str, Part]] = {
         tiles={"bf16": (128, 256), "fp8-block": (64, 128), "nvfp4": (128, 128)},
     ),
     "arc-pro-b60": Part(20),
+    "mi300x": Part(304, cast_apart=True, whole_tiles=True),
+    "mi355x": Part(
+        256,
+        tiles={"bf16": (256, 256), "fp8-block": (64, 64), "nvfp4": (64, 128)},
+        cast_apart=True,
+        whole_tiles=True,
+        memory={"fp8-block": (0.7295, 1e-9), "nvfp4": (0.7295, 1e-9)},
+    ),
 }
+
+CAST_BYTES: Final[Mapping[str, float]] = {"nvfp4": 2.5}
+"""Bytes that a cast moves for each activation, BF16 read and the narrow format written; 3 of a format not named (FP8)."""
 
 #: Start, lower and upper bound of every constant.
 START = (4e-6, 0.75, 0.3, 150.0, 0.85, 3e-7, 3.0, 4.0)
@@ -93,6 +115,15 @@ UPPER = (2e-5, 1.0, 1.0, 2000.0, 0.97, 5e-5, 8.0, 40.0)
 SCALE = (1e-6, 0.1, 0.1, 100.0, 0.1, 1e-6, 1.0, 5.0)
 
 Progress = Callable[..., None]
+
+
+def uncast(name: str, precision: str) -> bool:
+    """Whether a part's products were measured without a cast of their activations, so that none is fitted.
+
+    >>> uncast("h100-sxm", "bf16"), uncast("h100-sxm", "fp8"), uncast("mi300x", "fp8-block")
+    (True, False, True)
+    """
+    return precision in UNCAST or (name in PARTS and PARTS[name].cast_apart)
 
 
 def skeleton(name: str, precision: str) -> KernelModel:
@@ -105,6 +136,8 @@ def skeleton(name: str, precision: str) -> KernelModel:
     if name not in PARTS:
         return replace(kernel(name, precision), note="", bands=(), **blank)
     part = PARTS[name]
+    if precision in part.memory:
+        blank["hbm_efficiency"], blank["hbm_ramp_s"] = part.memory[precision]
     return KernelModel(
         name,
         precision,
@@ -113,6 +146,7 @@ def skeleton(name: str, precision: str) -> KernelModel:
         cache_bytes=part.cache_bytes,
         cache_rate=part.cache_rate,
         rereads=part.rereads,
+        whole_tiles=part.whole_tiles,
         **blank,
     )
 
@@ -121,19 +155,21 @@ def fit(rows: Table, name: str, precision: str) -> KernelModel:
     """Fit the constants of one accelerator and precision to its rows (columns m, n, k, latency_us)."""
     from scipy.optimize import least_squares
 
-    free = len(CONSTANTS) - (precision in UNCAST)
     known, part, measured_s = skeleton(name, precision), accelerator(name), rows["latency_us"] * 1e-6
+    fixed = ("quantise_bytes",) * uncast(name, precision) + ("hbm_efficiency", "hbm_ramp_s") * bool(
+        known.hbm_efficiency
+    )
+    free = [at for at, key in enumerate(CONSTANTS) if key not in fixed]
+    start, lower, upper, scale = (np.array(values)[free] for values in (START, LOWER, UPPER, SCALE))
 
     def model(values: npt.NDArray[np.float64]) -> KernelModel:
-        constants: dict[str, Any] = dict(zip(CONSTANTS, map(float, values), strict=False))
+        constants: dict[str, Any] = {CONSTANTS[at]: float(value) for at, value in zip(free, values, strict=True)}
         return replace(known, **constants)
 
     def loss(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.log(price(rows, model(values), part, precision) / measured_s)
 
-    best = least_squares(
-        loss, START[:free], bounds=(LOWER[:free], UPPER[:free]), x_scale=SCALE[:free], loss="soft_l1", f_scale=0.05
-    )
+    best = least_squares(loss, start, bounds=(lower, upper), x_scale=scale, loss="soft_l1", f_scale=0.05)
     return model(np.array([significant(value) for value in best.x]))
 
 
@@ -193,6 +229,8 @@ def _head(model: KernelModel) -> dict[str, Any]:
     head: dict[str, Any] = {"multiprocessors": model.multiprocessors, "sustained": _sustained(model.accelerator)}
     if model.cache_bytes:
         head |= {"cache_bytes": int(model.cache_bytes), "cache_rate": model.cache_rate, "rereads": model.rereads}
+    if model.whole_tiles:
+        head["whole_tiles"] = True
     return head
 
 
@@ -205,6 +243,8 @@ def _entry(model: KernelModel, rows: Table) -> dict[str, Any]:
     """Return the entry of one accelerator and precision."""
     name, precision, measured = model.accelerator, model.precision, rows["latency_us"] * 1e-6
     entry: dict[str, Any] = {key: getattr(model, key) for key in CONSTANTS}
+    if uncast(name, precision) and precision not in UNCAST:
+        entry |= {"quantise_bytes": CAST_BYTES.get(precision, 3.0), "cast_starts": 1.0}
     if model.tile != TILES[precision]:
         entry["tile"] = [*model.tile]
     entry["residuals"] = residuals(price(rows, model, accelerator(name), precision), measured)

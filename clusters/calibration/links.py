@@ -32,6 +32,7 @@ from clusters.calibration.link_fits import (
     network_hop,
     nvlink_hop,
 )
+from clusters.calibration.meshes import mesh_jobs
 from clusters.calibration.residuals import ape, significant, write_yaml
 from clusters.measurements import Table, read_csv
 from clusters.tunings import CONSTANTS, DATA, LIBRARY, collective_s
@@ -213,6 +214,8 @@ def calibrate() -> dict[str, Any]:
         settle(*better([job]))
     for job in network_jobs(published, models):
         settle(job, fit(job))
+    for job in mesh_jobs():
+        settle(*((job, fit(job)) if job.fixed else better([job])))
     return {
         "reduction_efficiency": {**REDUCTION_EFFICIENCY, "ib-ndr": summing(published, models)},
         "constants": constants,

@@ -310,7 +310,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         given.routing.write_text(ROUTING + yaml.safe_dump({"skew": float(f"{skew:.4g}")}), "utf-8")
     held["grouped"] = {fmt: {} for fmt in RATES}
     for fmt, where, rate in engines[names[0]].grouped:
-        held["grouped"][fmt][where] = float(f"{rate:.4g}")
+        if where in RATES[fmt]:
+            held["grouped"][fmt][where] = float(f"{rate:.4g}")
     joined = _bands(1.0 / errors(apart, engines), "disaggregated")  # too few of each engine for bands of its own
     for name in names:
         held["engines"][name]["bands"] |= {key: [*band] for key, band in joined.items()}

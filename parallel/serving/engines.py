@@ -136,12 +136,32 @@ def engine(name: str) -> Engine:
     entries = _file("engines.yaml")["engines"]
     if key not in entries:
         raise SpecError([Fault("engine", name, "no constants stand for it", f"choose one of {', '.join(entries)}")])
-    entry, rates = entries[key], _file("engines.yaml").get("grouped", {})
-    grouped = own_rates(key, {fmt: dict(by) for fmt, by in rates.items()})
+    entry = entries[key]
+    grouped = own_rates(key, shared_rates())
     bands = tuple((metric, float(low), float(high)) for metric, (low, high) in entry.get("bands", {}).items())
     constants = {key: float(entry["constants"][key]) for key in CONSTANTS}
     regime = entry.get("regime", "graph")
     return Engine(key, **constants, defaults=Settings(**entry["defaults"]), bands=bands, grouped=grouped, regime=regime)
+
+
+def fitted_rates() -> Mapping[str, Mapping[str, float]]:
+    """Return the rates of grouped products that are fitted to serving runs, by format and generation.
+
+    >>> sorted(fitted_rates()["fp8-block"])
+    ['blackwell', 'hopper']
+    """
+    rates: Mapping[str, Mapping[str, float]] = _file("engines.yaml").get("grouped", {})
+    return rates
+
+
+def shared_rates() -> dict[str, dict[str, float]]:
+    """Return the rates of grouped products by format and generation: fitted to serving runs, or to tables of kernels.
+
+    >>> sorted(shared_rates()["fp8-block"])
+    ['blackwell', 'cdna3', 'cdna4', 'hopper']
+    """
+    measured = _file("engines.yaml").get("grouped_kernels", {})
+    return {fmt: {**by, **measured.get(fmt, {})} for fmt, by in fitted_rates().items()}
 
 
 def own_rates(name: str, shared: Mapping[str, Mapping[str, float]]) -> tuple[tuple[str, str, float], ...]:

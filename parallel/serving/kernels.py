@@ -37,14 +37,15 @@ def work_s(op: Operator, machine: Chip) -> Column:
     fmt = FORMATS["bf16"] if op.role == "core" else machine.format(op.role)
     model, hbm = machine.kernels[fmt.name], machine.accelerator.hbm_Bps
     m, n, k, groups = (column(value) for value in (op.m, op.n, op.k, op.groups))
-    rows = np.clip(2.0 ** np.ceil(np.log2(np.maximum(m, 1.0))), SMALLEST_TILE, model.tile[0])
     routed = op.kind == "grouped_gemm" and op.role == "experts"
+    least = float(model.tile[0]) if model.whole_tiles and not routed else SMALLEST_TILE
+    rows = np.clip(2.0 ** np.ceil(np.log2(np.maximum(m, 1.0))), least, model.tile[0])
     rate, covered = (machine.grouped, rows * tiles(m, rows)) if routed else (1.0, m)
     busy = compute_s(covered, n, k, model, machine.peak(fmt), groups) * rows / model.tile[0] / rate
     side = min(fmt.bytes_per_value, ACTIVATION_BYTES)
     moved = streaming_s(groups * gemm_bytes(m, n, k, side, side, ACTIVATION_BYTES), model, hbm)
     cast = model.quantise_bytes * groups * m * k / hbm
-    start = model.launch_s - bf16.launch_s if fmt.name == "fp8-block" else 0.0
+    start = (1.0 + model.cast_starts) * model.launch_s - bf16.launch_s if fmt.name == "fp8-block" else 0.0
     return column((busy**model.norm + moved**model.norm) ** (1.0 / model.norm) + cast + start)
 
 

@@ -31,7 +31,7 @@ from parallel.validation.serving_rows import run_of
 from parallel.validation.throughput import tokens_per_s
 from topo.errors import SpecError
 
-SHIPPED: Final = "inference_cases.json"
+SHIPPED: Final = ("inference_cases.json", "serving_amd.json")
 NODE: Final = 8.0
 NAMES: Final = ("gb200", "gb300", "b200", "h200", "h100", "h800")
 """Accelerators that cases name, each at the start of what they say of it."""
@@ -60,6 +60,9 @@ SATURATED: Final = ("LMSYS blog 2025-06-16", "LMSYS blog 2025-09-25")
 
 UNKNOWN: Final = "sglang"
 """The engine whose choice of kernels stands for those of one that nothing is known of."""
+
+HOSTED: Final[Mapping[str, str]] = {"ROCm/ATOM": "vllm"}
+"""Source whose engine runs its own, fused kernels under the scheduler and frontend of another: nothing over their starts."""
 
 Case = Mapping[str, Any]
 Rate = Callable[[PassCost, float, float, bool], float]
@@ -92,8 +95,8 @@ METRICS: Final[Mapping[str, tuple[Rate, float]]] = {
 
 def read(file: str | Path | None) -> list[Case]:
     """Return the shipped cases, or those of anyone's own file (YAML or JSON)."""
-    document = measurements.read_json(SHIPPED) if file is None else read_yaml(file)
-    cases = document.get("cases", [])
+    documents = [measurements.read_json(name) for name in SHIPPED] if file is None else [read_yaml(file)]
+    cases = [case for document in documents for case in document.get("cases", [])]
     return [completed(case, cases) for case in cases if not str(case.get("model", "")).startswith("MoE layer")]
 
 
@@ -122,11 +125,12 @@ def rows_of(cases: list[Case], progress: Any = None) -> list[dict[str, Any]]:
         if case["metric"] == "ttft_tpot" and isinstance(value, Mapping):
             found += [_row(case, name, float(value[f"{name}_ms"]) / 1e3, _times) for name in ("tpot", "ttft")]
         else:
-            measured = float(value) if isinstance(value, int | float) else None
-            priced = _peak if case["metric"] == "max_output_throughput" else _rate
-            found.append(_row(case, case["metric"], measured, priced))
+            measured = (
+                float(value) / (1e3 if case["metric"] == "tpot" else 1.0) if isinstance(value, int | float) else None
+            )
+            found.append(_row(case, case["metric"], measured, PRICES.get(case["metric"], _rate)))
         if progress is not None:
-            progress(done, len(cases), SHIPPED)
+            progress(done, len(cases), "published cases")
     return found
 
 
@@ -142,7 +146,7 @@ def _row(case: Case, metric: str, measured: float | None, priced: Priced) -> dic
         "interval": None,
         "interval_note": None,
         "skipped_because": None,
-        "group": f"published {case.get('model')}",
+        "group": f"published {case.get('group') or case.get('model')}",
         "notes": [],
         "model": case.get("model"),
         "system": (case.get("hardware") or {}).get("gpu"),
@@ -172,10 +176,29 @@ def _times(case: Case, metric: str, _: list[str]) -> float:
         "concurrency": clients[0] if clients else "",
         "isl": str(context.get("isl")),
         "osl": str(context.get("osl")),
-        "tp": str(sizes.get("tp", 1)),
+        **{key: str(sizes[key]) for key in ("tp", "moe_tp", "moe_ep") if key in sizes},
     }
-    found = answer(run_of(line))
+    host = next((name for start, name in HOSTED.items() if str(case.get("source")).startswith(start)), "")
+    base = replace(engine(host), launch=1.0) if host else engine(_engine(case) or UNKNOWN)
+    found = answer(run_of({**line, "engine": base.name}), base)
     return found.tpot_s if metric == "tpot" else found.ttft_s
+
+
+def _latency(case: Case, _: str, notes: list[str]) -> float:
+    """Return the seconds of one batch from start to end, its prompts cached: ``osl`` steps, the cache growing by a position each.
+
+    The first step writes a token of every prompt that the prefix cache holds (vllm-project/vllm, benchmarks/benchmark_latency.py
+    asks the same prompts again and again; ``enable_prefix_caching`` is on by default since 0.8).
+    """
+    sizes, context = case["parallel"], case["context"]
+    line = {**{key: str(sizes[key]) for key in sizes}, **{key: str(context[key]) for key in ("isl", "osl")}}
+    line |= {"engine": _engine(case), "system": case["hardware"]["gpu"], "model": _first(case)}
+    run = run_of({**line, "precision": case["precision"]["weights"], "concurrency": str(case["batch"])})
+    base = engine(run.engine)
+    step = worker(run, run.split, base, base.defaults)[1]
+    notes.append("prompts held by the prefix cache")
+    batch = float(case["batch"])
+    return run.osl * step(batch, batch * (run.isl + run.osl / 2.0), 0.0, 0.0)
 
 
 def _peak(case: Case, _: str, __: list[str]) -> float:
@@ -194,6 +217,10 @@ def _peak(case: Case, _: str, __: list[str]) -> float:
             "units": str(case.get("units")),
         }
     )
+
+
+PRICES: Final[Mapping[str, Priced]] = {"max_output_throughput": _peak, "tpot": _times, "batch_latency": _latency}
+"""Metric -> what prices it, where it is no steady state."""
 
 
 def _first(case: Case) -> str:

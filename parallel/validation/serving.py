@@ -13,7 +13,7 @@ import numpy as np
 
 from clusters.measurements import Table, read_csv
 from clusters.tablefile import column_names, read_table
-from parallel.serving.engines import CONSTANTS, engine, engine_names, held_out
+from parallel.serving.engines import CONSTANTS, engine, engine_names, fitted_rates, held_out
 from parallel.serving.runs import Run, answer
 from parallel.validation import scoring
 from parallel.validation.cases import Skip
@@ -72,7 +72,7 @@ def score(file: str | Path | None = None, progress: Progress | None = None) -> d
             rows += validation_published.rows_of(validation_published.read(None), progress)
     figures, groups = scoring.summary(rows)
     passes = _passes() if file is None else []
-    engines, rates = len(CONSTANTS) * len(engine_names()), len(engine(engine_names()[0]).grouped)
+    engines, rates = len(CONSTANTS) * len(engine_names()), sum(map(len, fitted_rates().values()))
     return {
         "set": "serving",
         "file": name,

@@ -185,3 +185,20 @@ def test_weight_only_precisions_are_measured_on_ampere_and_run_as_bf16_elsewhere
     assert kernel("a100-sxm-80", "w4a16").note == ""
     assert "constants of bf16" in kernel("h100-sxm", "int4-wo").note
     assert "constants of fp8" in kernel("h100-sxm", "sq").note
+
+
+def test_a_part_borrows_what_its_die_lacks_from_the_next_generation_of_its_maker() -> None:
+    borrowed, like = kernel("mi325x", "bf16"), kernel("mi355x", "bf16")
+    assert (borrowed.launch_s, borrowed.hbm_efficiency) == (like.launch_s, like.hbm_efficiency)
+    assert (borrowed.multiprocessors, borrowed.efficiency) == (304, 0.6)  # its own best product over the other's
+    assert [name in borrowed.note for name in ("mi300x", "mi355x")] == [True, True]
+    own = kernel("mi325x", "fp8-block")
+    assert (own.efficiency, own.multiprocessors) == (kernel("mi300x", "fp8-block").efficiency, 304)
+
+
+def test_a_cast_in_a_kernel_of_its_own_starts_once_more() -> None:
+    apart = replace(kernel("mi300x", "fp8-block"), launch_s=5e-6, quantise_bytes=3.0)
+    inside = replace(apart, cast_starts=0.0)
+    more = gemm_s(64, 4096, 7168, apart, 2.61e15, 5.3e12) - gemm_s(64, 4096, 7168, inside, 2.61e15, 5.3e12)
+    assert apart.cast_starts == 1.0
+    assert float(more) == pytest.approx(5e-6)

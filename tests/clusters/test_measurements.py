@@ -10,6 +10,9 @@ from topo.errors import SpecError
 
 ROWS = {
     "gemm.csv": 19512,
+    "gemm_aiter.csv": 324,
+    "moe_aiter.csv": 41,
+    "collectives_rocm.csv": 28,
     "collectives_nccl.csv": 16058,
     "collectives_published.csv": 264,
     "moe_all2all.csv": 40316,

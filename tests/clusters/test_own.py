@@ -135,7 +135,7 @@ def test_kernels_are_those_of_the_part_it_is_like_and_say_so():
 def test_a_part_like_an_unmeasured_one_takes_what_that_one_takes():
     mine, like = kernel("my-chip", "bf16", "mi300x"), kernel("mi300x", "bf16")
     assert (mine.efficiency, mine.multiprocessors) == (like.efficiency, like.multiprocessors)
-    assert "it is like mi300x: no AMD rows" in mine.note
+    assert "it is like mi300x: next generation of the same libraries" in mine.note
 
 
 def test_the_example_is_short_and_whole():

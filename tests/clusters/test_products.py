@@ -24,10 +24,10 @@ def rows(**columns):
 def test_every_row_of_the_shipped_table_has_an_accelerator_and_a_precision():
     table = read_products()
     named = products.classify(table)
-    assert len(named["precision"]) == 19512
+    assert len(named["precision"]) == 19512 + 324
     assert all(named["accelerator"])
     assert all(named["precision"])
-    assert sum(mask.sum() for mask in products.groups(table).values()) == 19512
+    assert sum(mask.sum() for mask in products.groups(table).values()) == 19512 + 324
 
 
 def test_an_own_file_may_name_things_as_the_catalogue_does(tmp_path):
@@ -74,3 +74,19 @@ def test_a_part_without_published_figures_has_no_price():
     part = replace(accelerator("h100"), peak_flops={})
     with pytest.raises(SpecError, match="PODSCALE_CATALOGUE"):
         price(rows(m=[1.0], n=[1.0], k=[1.0]), kernel("h100-sxm"), part, "bf16")
+
+
+def test_activations_that_came_cast_cost_no_cast():
+    part, model = accelerator("mi300x"), kernel("mi300x", "fp8-block")
+    shape = {"m": [512.0], "n": [4096.0], "k": [7168.0]}
+    ready, whole = (float(price(rows(**shape, software=[word]), model, part, "fp8-block")[0]) for word in ("aiter", ""))
+    assert whole - ready == pytest.approx(3.0 * 512 * 7168 / part.hbm_Bps + model.launch_s)
+
+
+def test_no_product_of_aiter_streams_faster_than_the_memory():
+    table = read_products()
+    ours = products.select(table, table["software"] == "aiter")
+    for (name, precision), mask in products.groups(ours).items():
+        held = products.select(ours, mask)
+        streamed = FORMATS[precision].bytes_b * held["n"] * held["k"] / (held["latency_us"] * 1e-6)
+        assert streamed.max() < accelerator(name).hbm_Bps, (name, precision)
