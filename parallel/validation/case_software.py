@@ -87,8 +87,9 @@ vTrain's single-node table (data/ground_truth_single.csv) is output of its simul
 to each micro-batch, whether there are 12 layers or 24, two micro-batches or 16 (hidden 1,024, tp 8, micro-batch 1). Data
 parallelism adds what its profile of all-reduces holds: dp 4 less dp 1 is 6.917800 ms at 969 MiB, the entry of
 trace/a100/AR_GPU4_1M_1024M_LUT, and 5.121692 ms at 1,161 MiB, past that profile's end, where src/predictor.py divides bytes by
-bus bandwidth without 2·(n − 1)/n (hidden 2,048, pp 2, micro-batch 8, 16 and 20 layers). Nothing is recomputed: a layer
-adds 8.784 ms to each micro-batch in the first of two stages and in the only one (tp 1, micro-batch 4). SC21's ZeRO-3 and BigScience: ACCURACY.md, "Step time"."""
+bus bandwidth without 2·(n − 1)/n (hidden 2,048, pp 2, micro-batch 8, 16 and 20 layers). Nothing is recomputed: a layer adds
+8.784 ms to each micro-batch in the first of two stages as in the only one (tp 1, micro-batch 4). SC21's ZeRO-3 and
+BigScience: ACCURACY.md, "Step time"."""
 
 LAYOUTS: Final[Mapping[tuple[str, str], Mapping[int, str]]] = {
     ("Megatron-Bridge", "deepseek"): {4: "Et*16|(t*16|)*2t*13mL", 8: "Et*8|(t*8|)*6t*5mL", 16: "Et*4|(t*4|)*14tmL"},
