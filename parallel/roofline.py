@@ -22,6 +22,9 @@ from topo.errors import Fault, SpecError
 FLASH_BACKWARD_FLOPS = 2.5  # five products where forward has two (FlashAttention-2, 2307.08691 §4.1)
 TWO_PASSES = ("fp8", "fp8-row", "nvfp4")
 """Formats with a scale for a whole tensor or row: its largest value is looked for before it is cast (current scaling)."""
+TENSOR_CORE_SIDE = 8  # values of 16 bits in the 16 bytes that a tensor core's operand is read by
+UNALIGNED = 1.0 / 16.0
+"""Rate without tensor cores over that with them: FP32's 19.5 of 312 TFLOP/s on A100 (NVIDIA A100 data sheet)."""
 WIDER = ("fp4", "fp8", "bf16")  # what a part without one precision computes in: the next
 
 
@@ -153,6 +156,8 @@ def _gemm(
     if weight_out:
         model = replace(model, quantise_bytes=0.0)
     side = min(fmt.bytes_per_value, ACTIVATION_BYTES)
+    if op.role == "core":
+        slowed = slowed * aligned(m, n, k)
     return machine.kernels["bf16"].launch_s + times * grouped_gemm_s(
         column(m),
         groups,
@@ -166,6 +171,19 @@ def _gemm(
         bytes_out=4.0 if weight_out else ACTIVATION_BYTES,
         launches=0.0,
     )
+
+
+def aligned(*sides: ColumnLike) -> Column:
+    """Share of the tensor cores' rate that products of such sides reach: all, or `UNALIGNED` where one is no multiple of 8.
+
+    Tensor cores take 16-bit operands in rows of 16 bytes. Heads of 108 (BigScience's prequel, 13,824 over 128 heads) lose 30 to
+    45 of 150 s by it. Source: NVIDIA, Matrix Multiplication Background User's Guide, "Requirements to use tensor cores".
+
+    >>> aligned(2048.0, [112.0, 108.0], 2048.0).tolist()
+    [1.0, 0.0625]
+    """
+    whole = np.logical_and.reduce(np.broadcast_arrays(*(column(side) % TENSOR_CORE_SIDE == 0 for side in sides)))
+    return np.where(whole, 1.0, UNALIGNED)
 
 
 def _gemm_forward(op: Operator, machine: Chip) -> Column:

@@ -198,7 +198,7 @@ def fit(rows: Rows, tables: Mapping[str, Any], rounds: int = 8) -> dict[str, Any
     apart = validation_training.unseen(rows, sources, sources_out, constants)
     return {
         "fitted": str(date.today()),
-        "source": "training_cases.json; rows set aside: parallel.validation.case_software.ODD and SLOW_REDUCTIONS",
+        "source": "training_cases.json; rows set aside: parallel.validation.case_software.ODD and ASIDE",
         "rows": int(problem.in_fit.sum()),
         "constants": constants,
         "spread": {path: significant(sd) for path, sd in zip(problem.free, spread.tolist(), strict=True)},

@@ -28,6 +28,7 @@ class Family:
     optimizer: str = "adam"
     blocking: bool = False
     even: bool = True
+    recompute: str | None = None
 
 
 FAMILIES: Final[tuple[Family, ...]] = (
@@ -40,7 +41,11 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family("torchtitan", r"torchtitan", "fsdp", even=False),
     Family("fms-fsdp", r"fms-fsdp", "fsdp", gradient_bytes=2.0, even=False),
     Family("Zero Bubble", r"Zero Bubble", "early-megatron"),
-    Family("vTrain single", r"vTrain.*single", "early-megatron", "none", framework="megatron-deepspeed"),
+    Family(
+        *("vTrain single", r"vTrain.*single", "early-megatron", "none"),
+        framework="megatron-deepspeed",
+        recompute="none",
+    ),
     Family("vTrain multi", r"vTrain", "early-megatron", "none", framework="megatron-deepspeed"),
     Family(
         "BigScience", r"BigScience", "early-megatron", tp_overlap="none", framework="megatron-deepspeed", blocking=True
@@ -67,15 +72,35 @@ ODD: Final[Mapping[str, str]] = {
 }
 """Rows that their own source or their neighbours contradict: priced and scored, but nothing is fitted to them."""
 
-SLOW_REDUCTIONS: Final = ("BigScience", 8)
-"""A platform whose tensor-parallel groups of eight, alone on a node or in a pipeline, lost 5 to 15 % that groups of four do not
-(Jean Zay; most at micro-batches of 1 and 2): its runs from that size on are scored, but nothing is fitted to them."""
+ASIDE: Final[tuple[tuple[str, Mapping[str, tuple[float, float]], str], ...]] = (
+    ("vTrain single", {}, "not measured: its simulator's own output, to the nanosecond"),
+    ("SC21", {"zero_stage": (3, 3)}, "DeepSpeed of 2021 gathers matrix by matrix, in turn: not priced"),
+    (
+        "BigScience",
+        {"tp": (8, 8), "micro": (1, 2)},
+        "loses 8 % more than groups of four or larger micro-batches, unexplained",
+    ),
+)
+"""Source, bounds of its mapping, and why nothing is fitted to those of its rows that lie within: they are priced and scored.
+
+vTrain's single-node table (data/ground_truth_single.csv) is output of its simulator, to the nanosecond. A layer adds 4.989274 ms
+to each micro-batch, whether there are 12 layers or 24, two micro-batches or 16 (hidden 1,024, tp 8, micro-batch 1). Data
+parallelism adds what its profile of all-reduces holds: dp 4 less dp 1 is 6.917800 ms at 969 MiB, the entry of
+trace/a100/AR_GPU4_1M_1024M_LUT, and 5.121692 ms at 1,161 MiB, past that profile's end, where src/predictor.py divides bytes by
+bus bandwidth without 2·(n − 1)/n (hidden 2,048, pp 2, micro-batch 8, 16 and 20 layers). Nothing is recomputed: a layer adds
+8.784 ms to each micro-batch in the first of two stages as in the only one (tp 1, micro-batch 4). SC21's ZeRO-3 and
+BigScience: ACCURACY.md, "Step time"."""
 
 LAYOUTS: Final[Mapping[tuple[str, str], Mapping[int, str]]] = {
     ("Megatron-Bridge", "deepseek"): {4: "Et*16|(t*16|)*2t*13mL", 8: "Et*8|(t*8|)*6t*5mL", 16: "Et*4|(t*4|)*14tmL"},
 }
 """(source, start of a model's name) -> virtual stages -> layout that the source's recipes set where they list none by hand
 (Megatron-Bridge recipes/deepseek, set_deepseek_v3_pipeline_model_parallel_layout)."""
+
+CHANGED: Final = r"changed on (\d\d-\d\d) \(\+(\d+)-(\d+)%\)"
+DATED: Final = r"\bdate (\d\d-\d\d)"
+"""How a case tells that its platform got faster by so many percent on a day, and on which day it ran (BigScience's log:
+"A100s PCI-Express/NUMA was improved today so all TFLOPs have changed for the better (1-5%)")."""
 
 SCOPES: Final[tuple[tuple[str, str], ...]] = (("full_iteration", "full"), ("attn", "attention"), ("mlp", "mlp"))
 """Part of a recipe's CUDA graph scope -> what the graphs replay; any other scope is that of the router."""
@@ -121,6 +146,15 @@ def recompute_modules(case: Json) -> tuple[str, ...]:
     return tuple(name for name in MODULES if re.search(rf"\b{name}\b", detail)) or ("core_attn",)
 
 
+def recompute_mode(case: Json) -> str:
+    """Return how activations are recomputed: as the source's figures show where they contradict its settings, else as stated.
+
+    >>> recompute_mode({"recompute": {"mode": "full"}, "source": {"name": "vTrain artifact, ground_truth_single.csv"}})
+    'none'
+    """
+    return source_family(case).recompute or str(case["recompute"]["mode"])
+
+
 def recipe_layout(case: Json) -> str | None:
     """Return the layout that the recipes of a case's source set for its model, None where they leave it to the framework.
 
@@ -133,6 +167,18 @@ def recipe_layout(case: Json) -> str | None:
         if source == name and (case["model"]["ref"] or "").startswith(start):
             return layouts.get(virtual)
     return None
+
+
+def before_change(case: Json) -> float:
+    """Return the seconds of a run over those on the platform as it became later: the middle of what the source says; else 1.
+
+    >>> before_change({"notes": "date 02-21", "caveat": "tuning changed on 02-25 (+1-5%)"})
+    1.03
+    """
+    day, change = re.search(DATED, case.get("notes") or ""), re.search(CHANGED, case.get("caveat") or "")
+    if not day or not change or day[1] >= change[1]:
+        return 1.0
+    return 1.0 + (float(change[2]) + float(change[3])) / 200.0
 
 
 def software(case: Json) -> Software:
@@ -153,11 +199,22 @@ def software(case: Json) -> Software:
         blocking=source.blocking,
         trains="lora" if case.get("kind") == "lora" else "all",
         mtp="without MTP" not in notes,
+        installation=before_change(case),
     )
 
 
+def set_aside(case: Json) -> str | None:
+    """Return why nothing is fitted to a case, None where it takes part."""
+    if case["id"] in ODD:
+        return ODD[case["id"]]
+    mapping = {**case["parallel"], "micro": case["batch"].get("micro")}
+    for source, bounds, why in ASIDE:
+        within = (least <= (mapping[name] or 0) <= most for name, (least, most) in bounds.items())
+        if source == family(case["source"]["name"]).name and all(within):
+            return why
+    return None if case.get("completeness") == "full" else "incomplete"
+
+
 def in_fit(case: Json) -> bool:
-    """Whether constants may be fitted to a case: see `ODD` and `SLOW_REDUCTIONS`."""
-    source, size = SLOW_REDUCTIONS
-    slow = family(case["source"]["name"]).name == source and case["parallel"]["tp"] >= size
-    return case["id"] not in ODD and not slow and case.get("completeness") == "full"
+    """Whether constants may be fitted to a case: see `ODD` and `ASIDE`."""
+    return set_aside(case) is None

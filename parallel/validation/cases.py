@@ -20,7 +20,14 @@ from parallel.training.layer import RECOMPUTE
 from parallel.training.splits import even_layout
 from parallel.training.step import SCHEDULES as TRAIN_SCHEDULES
 from parallel.training.written import fits
-from parallel.validation.case_software import family, recipe_layout, recompute_modules, software, source_family
+from parallel.validation.case_software import (
+    family,
+    recipe_layout,
+    recompute_mode,
+    recompute_modules,
+    software,
+    source_family,
+)
 from parallel.validation.model_cases import Inexpressible, model_from_case
 from parallel.workload import TrainWorkload
 from topo.errors import SpecError
@@ -406,6 +413,6 @@ def _strategy(case: Json, domain: int, *, routed: bool) -> dict[str, float]:
         "micro_batch": case["batch"]["micro"],
         "schedule": TRAIN_SCHEDULES.index(_schedule(parallel.get("schedule"))),
         "zero": 3 if hybrid else parallel["zero_stage"],
-        "recompute": RECOMPUTE.index(case["recompute"]["mode"]),
+        "recompute": RECOMPUTE.index(recompute_mode(case)),
         "ep_overlap": float(bool((case.get("recipe") or {}).get("moe_a2a_overlap")) and parallel["ep"] > 1),
     }

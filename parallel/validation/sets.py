@@ -23,7 +23,7 @@ from parallel.precision import recipe
 from parallel.priced import Priced
 from parallel.roofline import chip
 from parallel.training import footprint
-from parallel.validation import cases, scoring
+from parallel.validation import case_software, cases, scoring
 from parallel.validation.case_files import faults
 from parallel.validation.cases import Skip, TrainingCase
 from parallel.validation.training_rows import Block
@@ -161,7 +161,7 @@ def _training(document: Json, rows: list[dict[str, Any]], *, shipped: bool) -> d
     if shipped:
         for row, case, seconds in zip(scored, found.cases, validation_training.by_part(found), strict=True):
             row |= {"predicted": float(seconds), "ape": scoring.ape(float(seconds), row["measured"])}
-            row["not_fitted"] = validation_training.set_aside(case)
+            row["not_fitted"] = case_software.set_aside(case)
     for row, case, name in zip(scored, found.cases, held, strict=True):
         source = training_rows.source_of(case) if shipped else "all"
         row["interval"] = software.interval(row["predicted"], name, source)

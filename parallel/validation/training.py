@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from clusters.software import document, regime, varied
 from parallel.models import Moe
-from parallel.validation import case_software, scoring
+from parallel.validation import scoring
 from parallel.validation.cases import Json
 from parallel.validation.training_rows import Rows, folds, source_of
 
@@ -219,12 +219,3 @@ def blocks(rows: Rows, scored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "rows": choices,
         },
     }
-
-
-def set_aside(case: Json) -> str | None:
-    """Return why nothing is fitted to a row, None where it takes part."""
-    if case["id"] in case_software.ODD:
-        return case_software.ODD[case["id"]]
-    if not case_software.in_fit(case):
-        return "incomplete, or of a platform set aside"
-    return None
