@@ -54,6 +54,7 @@ class Software:
     framework : what it keeps in memory, a key of `parallel.training.frameworks.FRAMEWORKS`
     compiled : whether a compiler fuses the memory-bound operations and the loss (`torch.compile`)
     blocking : whether every launch waits for its kernel (`CUDA_LAUNCH_BLOCKING=1`), so that the host hides behind nothing
+    sends : whether the host launches collectives beside a layer's kernels; not where layers were profiled each alone
     trains : `all` weights, or `lora`: adapters beside frozen weights
     mtp : whether the model's multi-token-prediction modules are trained
     installation : measured over predicted seconds, by your runs (`podscale calibrate training`)
@@ -68,6 +69,7 @@ class Software:
     framework: str = "engine"
     compiled: bool = False
     blocking: bool = False
+    sends: bool = True
     trains: str = "all"
     mtp: bool = True
     installation: float = 1.0

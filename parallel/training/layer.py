@@ -302,6 +302,7 @@ def dense_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
     seconds = dict(zip(halves, _seconds(job, list(halves.values()), cols.rows), strict=True))
     parts = {key: _computed(job, half, seconds[key], cols.rows) for key, half in halves.items() if key not in ENDS}
     both, entering = _tensor(job, cols)
+    sent = COLLECTIVE_KERNELS * job.work.software.sends
     out = {f"forward {name}": total(ahead for ahead, _, _ in seconds[name]) for name in ENDS}
     out |= {f"backward {name}": total(inputs + weights for _, inputs, weights in seconds[name]) for name in ENDS}
     for index, kind in enumerate(kinds):
@@ -316,7 +317,7 @@ def dense_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
             "hideable tp": sharded * both,
             "forward cp": gathered,
             "backward cp": gathered + scattered,
-            "kernels sent": column(COLLECTIVE_KERNELS * (2.0 * sharded * (cols["tp"] > 1) + (cols["cp"] > 1))),
+            "kernels sent": column(sent * (2.0 * sharded * (cols["tp"] > 1) + (cols["cp"] > 1))),
             **dict.fromkeys(("forward ep", "backward ep", "lent"), np.zeros(cols.rows)),
         }
         out |= {f"{index} {name}": value for name, value in layer.items()}

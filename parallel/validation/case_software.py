@@ -29,6 +29,7 @@ class Family:
     blocking: bool = False
     even: bool = True
     recompute: str | None = None
+    sends: bool = True
 
 
 FAMILIES: Final[tuple[Family, ...]] = (
@@ -45,6 +46,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         *("vTrain single", r"vTrain.*single", "early-megatron", "none"),
         framework="megatron-deepspeed",
         recompute="none",
+        sends=False,
     ),
     Family("vTrain multi", r"vTrain", "early-megatron", "none", framework="megatron-deepspeed"),
     Family(
@@ -88,7 +90,8 @@ to each micro-batch, whether there are 12 layers or 24, two micro-batches or 16 
 parallelism adds what its profile of all-reduces holds: dp 4 less dp 1 is 6.917800 ms at 969 MiB, the entry of
 trace/a100/AR_GPU4_1M_1024M_LUT, and 5.121692 ms at 1,161 MiB, past that profile's end, where src/predictor.py divides bytes by
 bus bandwidth without 2·(n − 1)/n (hidden 2,048, pp 2, micro-batch 8, 16 and 20 layers). Nothing is recomputed: a layer adds
-8.784 ms to each micro-batch in the first of two stages as in the only one (tp 1, micro-batch 4). SC21's ZeRO-3 and
+8.784 ms to each micro-batch in the first of two stages as in the only one (tp 1, micro-batch 4). Its layers were profiled on one
+accelerator, so their host launches no collectives. SC21's ZeRO-3 and
 BigScience: ACCURACY.md, "Step time"."""
 
 LAYOUTS: Final[Mapping[tuple[str, str], Mapping[int, str]]] = {
@@ -197,6 +200,7 @@ def software(case: Json) -> Software:
         dispatcher="alltoall" if named else "auto",
         compiled="compile" in notes,
         blocking=source.blocking,
+        sends=source.sends,
         trains="lora" if case.get("kind") == "lora" else "all",
         mtp="without MTP" not in notes,
         installation=before_change(case),

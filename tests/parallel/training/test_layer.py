@@ -145,6 +145,19 @@ def test_blocking_launches_hide_behind_nothing(dense) -> None:
     assert hidden.terms["host"][0] < 0.1 * open_.terms["host"][0]
 
 
+def test_layers_profiled_alone_launch_no_collectives(dense) -> None:
+    columns = Columns.of(**DENSE).filled({"sp": 1, "cp": 1, "etp": 1})
+    priced = []
+    for sends in (True, False):
+        job = TrainJob.of(dense.task.model, dense.cluster, replace(dense.task.train, software=Software(sends=sends)))
+        priced.append(layer_prices(job, columns))
+    changed = {name for name, value in priced[0].items() if not np.array_equal(value, priced[1][name])}
+    assert changed == {"0 kernels sent"}
+    assert priced[1]["0 kernels sent"][0] == 0.0
+    usual, alone = (step(dense, DENSE, sends=flag).terms["host"][0] for flag in (True, False))
+    assert alone < usual
+
+
 def test_overlapping_the_exchange_costs_the_host_more(routed) -> None:
     split = {**ROUTED, "vpp": 2}
     plain, overlapped = (step(routed, {**split, "ep_overlap": flag}) for flag in (0, 1))

@@ -154,8 +154,9 @@ def test_nothing_is_fitted_to_a_simulators_table_nor_to_what_nothing_prices(ship
 
 def test_a_table_without_recomputation_is_priced_without_it(shipped):
     by_id = {case["id"]: case for case in shipped["cases"]}
-    modes = [dict(read(by_id[f"vtrain_{name}"], shipped).strategy)["recompute"] for name in ("single_397", "multi_001")]
-    assert modes == [RECOMPUTE.index("none"), RECOMPUTE.index("full")]
+    cases = [read(by_id[f"vtrain_{name}"], shipped) for name in ("single_397", "multi_001")]
+    assert [dict(case.strategy)["recompute"] for case in cases] == [RECOMPUTE.index("none"), RECOMPUTE.index("full")]
+    assert [case.work.software.sends for case in cases] == [False, True]  # and its layers were profiled each alone
 
 
 def test_a_run_before_its_platform_was_tuned_takes_what_its_log_says_longer(shipped):
