@@ -94,7 +94,7 @@ def _term(scene: Scene, name: str, operators: list[dict[str, Any]], tiers: list[
     law = _equations(scene)[name]
     inputs = law.inputs(scene)
     exposed, busy = computed(law, inputs)
-    installed = scene.point.train.software.installation if isinstance(scene, TrainScene) else 1.0
+    installed = scene.job.scale if isinstance(scene, TrainScene) else 1.0
     over = f" · {installed:g} (installation)" if installed != 1.0 else ""
     return {
         "name": name,
