@@ -17,17 +17,23 @@ from clusters.catalogue import Accelerator, read_yaml
 FILE: Final = Path(__file__).parent / "data" / "training.yaml"
 STATIC_POWER: Final = 0.2
 """Share of a part's power limit that does not follow the clock: leakage, memory, links."""
+MIDDLE: Final = "24.06"
+"""Release of published runs that name none, and of engines whose releases are not told apart: the middle of their years."""
+NEWEST: Final = "26.08"
+"""Release that stands for software of which none is named: the newest that constants are fitted to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One class of training software: three constants, and what it does by default.
+    """One class of training software: five constants, and what it does by default.
 
     Attributes
     ----------
     kernel_host_s : host time per kernel launched [s]; it shows where the chip is faster than the host
     vector : bytes that memory-bound operations move where nothing fuses them, over those of the fused kernels that
         `parallel.operators` counts
+    host_norm : how sharply a layer turns from the chip's time to the host's: the exponent of their norm
+    yearly : share of a step that a year of releases saves, as an exponent
     boundary_s : time that a stage waits on the host at each end of a chunk of a pipeline, per micro-batch [s]
     attention : kernel of the attention core, a key of `attention` in the data file, or `unfused`
     tp_overlap : how tensor-parallel communication hides, a key of `parallel.training.layer.TP_OVERLAPS`
@@ -41,6 +47,8 @@ class Engine:
     name: str
     kernel_host_s: float
     vector: float
+    host_norm: float
+    yearly: float
     boundary_s: float
     attention: str
     tp_overlap: str
@@ -150,6 +158,17 @@ def interval(seconds: float, held: str, source: str = "all") -> tuple[float, flo
         return None
     low, high = table.get(source, table["all"])
     return seconds * low, seconds * high
+
+
+def release_years(release: str) -> float:
+    """Years of a release, as NVIDIA names them (year.month, and a patch), after `MIDDLE`.
+
+    >>> release_years("25.06"), release_years("23.12.01")
+    (1.0, -0.5)
+    """
+    year, month = (float(part) for part in release.split(".")[:2])
+    middle_year, middle_month = (float(part) for part in MIDDLE.split("."))
+    return year - middle_year + (month - middle_month) / 12.0
 
 
 def capped_rate(power_W: float, limit_W: float) -> float:

@@ -80,12 +80,15 @@ def _expert_replicas(c: Mapping[str, Column]) -> Column:
 #: ("parallel folding", Megatron-Core). `dp` reduces dense gradients, so context-parallel ranks belong to it.
 #: With stages between cp and dp its ranks have no single stride; even spacing is exact for blocks of whole pipelines and
 #: puts no more ranks than there are in blocks that divide one. The same holds for `edp` where ep·etp is 1.
+#: `stage` joins all ranks of a pipeline stage, `tp-cp` those that hold one replica of it.
 #: Under hybrid sharding (`replicate`) these two shard among neighbours; `copies` joins the ranks that hold the same shard.
 GROUPS: dict[str, Callable[[Mapping[str, Column]], tuple[Column, Column]]] = {
     "tp": lambda c: (c["tp"], np.ones_like(c["tp"])),
     "cp": lambda c: (c["cp"], c["tp"]),
     "etp": lambda c: (c["etp"], np.ones_like(c["etp"])),
     "ep": lambda c: (c["ep"], c["etp"]),
+    "tp-cp": lambda c: (c["tp"] * c["cp"], np.ones_like(c["tp"])),
+    "stage": lambda c: (c["tp"] * c["cp"] * c["dp"], _apart(c)),
     "pp": lambda c: (c["pp"], c["tp"] * c["cp"] * np.where(_near(c) > 0, 1.0, c["dp"])),
     "dp": lambda c: (c["dp"] * c["cp"] / copies(c), c["tp"] * _apart(c)),
     "edp": lambda c: (_expert_replicas(c) / copies(c), c["ep"] * c["etp"] * _apart(c)),

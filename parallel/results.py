@@ -46,6 +46,8 @@ STOPS: dict[str, str] = {
     "reload": "caches of earlier visits on their way back: a faster memory, more of a fast one, or loading layer by layer",
     "dp": "gradient reduction that backward cannot hide: more scale-out bandwidth",
     "optimizer": "the optimizer's memory traffic",
+    "amax": "agreeing on the scales of FP8 tensors: among fewer ranks, or scales of the tensor at hand",
+    "evaluation": "evaluations between the steps: fewer sequences, or more steps between them",
 }
 
 

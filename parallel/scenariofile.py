@@ -13,7 +13,7 @@ from parallel.placement import ORDERS
 from parallel.precision import FORMATS, RECIPES
 from parallel.training.layer import RECOMPUTE
 from parallel.training.step import SCHEDULES
-from parallel.workload import DISPATCHERS, GRAPHS, TP_OVERLAPS, TRAINS
+from parallel.workload import AMAX, DISPATCHERS, GRAPHS, TP_OVERLAPS, TRAINS
 from topo.errors import Fault, SpecError
 
 BESIDE_POOLS = {
@@ -101,6 +101,8 @@ class TrainWorkloadFile(Section):
     gradient_bytes: PositiveFloat | None = None
     imbalance: PositiveFloat | None = None
     reserve_bytes: float | None = Field(None, ge=0)
+    evaluation_sequences: int | None = Field(None, ge=0, description="sequences of an evaluation, forward only")
+    evaluation_steps: PositiveInt | None = Field(None, description="steps between two evaluations")
 
 
 class SoftwareFile(Section):
@@ -112,10 +114,12 @@ class SoftwareFile(Section):
     dp_overlap: bool | None = Field(None, description="whether gradients are reduced behind the backward pass")
     graphs: Literal[tuple(GRAPHS)] | None = Field(None, description="what CUDA graphs replay")  # type: ignore[valid-type]
     dispatcher: Literal[tuple(DISPATCHERS)] | None = None  # type: ignore[valid-type]
+    amax: Literal[tuple(AMAX)] | None = Field(None, description="who agrees on FP8 scales")  # type: ignore[valid-type]
     compiled: bool | None = Field(None, description="whether a compiler fuses the memory-bound operations")
     blocking: bool | None = Field(None, description="whether every launch waits for its kernel")
     trains: Literal[TRAINS] | None = None  # type: ignore[valid-type]
     mtp: bool | None = Field(None, description="whether multi-token-prediction modules are trained")
+    release: str | None = Field(None, description="release of the software, year and month: 25.04")
     installation: PositiveFloat | None = Field(None, description="measured over predicted seconds, by your runs")
 
 
@@ -128,13 +132,9 @@ class ServeWorkloadFile(Section):
     ttft_s: Seconds | None = Field(None, description="limit on the time to the first token")
     precision: Literal[tuple(RECIPES)] | None = None  # type: ignore[valid-type]
     kv_bytes: PositiveFloat | None = None
-    imbalance: PositiveFloat | None = Field(
-        None, description="rows of the busiest expert rank over the mean, as measured"
-    )
+    imbalance: PositiveFloat | None = Field(None, description="rows of the busiest expert rank over the mean")
     zipf: float | None = Field(None, ge=0, description="exponent of the experts' loads, in place of imbalance")
-    expert_copies: int | None = Field(
-        None, ge=0, description="experts that a balancer holds twice or more often [default: no balancer]"
-    )
+    expert_copies: int | None = Field(None, ge=0, description="experts that a balancer holds twice or more often")
     reserve_bytes: float | None = Field(None, ge=0)
 
 

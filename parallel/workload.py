@@ -1,11 +1,13 @@
 """What is asked of a cluster: one training step, one prefill, one decode; every field with its unit and default."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from math import ceil
 from typing import Any, Final
 
-from clusters.software import training_constants
+from clusters.software import NEWEST, training_constants
 from parallel.hotexperts import HotExperts
 from topo.errors import Fault, SpecError
 
@@ -36,7 +38,12 @@ DISPATCHERS: Final[Mapping[str, str]] = {
     "auto": "the fastest kernels of `parallel.exchange` that reach the group",
     "alltoall": "NCCL's all-to-all of every routed row",
 }
+AMAX: Final[Mapping[str, str | None]] = {"none": None, "tp": "tp-cp", "all": "stage"}
+"""Who agrees on the largest values of FP8 tensors after every pass through a chunk, where scales are delayed ones: nobody (scales
+of the tensor at hand), tensor- and context-parallel ranks (Megatron-Core's `tp_only_amax_red`), or all ranks of a stage
+(its default) -> a key of `parallel.placement.GROUPS`."""
 TRAINS: Final = ("all", "lora")
+RELEASE: Final = re.compile(r"2\d\.(0[1-9]|1[0-2])(\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +59,13 @@ class Software:
     graphs : what CUDA graphs replay, a key of `GRAPHS`
     dispatcher : what carries the expert exchange, a key of `DISPATCHERS`
     framework : what it keeps in memory, a key of `parallel.training.frameworks.FRAMEWORKS`
+    amax : who agrees on the largest values of FP8 tensors, a key of `AMAX`
     compiled : whether a compiler fuses the memory-bound operations and the loss (`torch.compile`)
     blocking : whether every launch waits for its kernel (`CUDA_LAUNCH_BLOCKING=1`), so that the host hides behind nothing
     sends : whether the host launches collectives beside a layer's kernels; not where layers were profiled each alone
     trains : `all` weights, or `lora`: adapters beside frozen weights
     mtp : whether the model's multi-token-prediction modules are trained
+    release : of the software, as NVIDIA names its containers (25.04); it moves engines whose releases are told apart
     installation : measured over predicted seconds, by your runs (`podscale calibrate training`)
     """
 
@@ -66,12 +75,14 @@ class Software:
     dp_overlap: bool | None = None
     graphs: str = "none"
     dispatcher: str = "auto"
+    amax: str = "none"
     framework: str = "engine"
     compiled: bool = False
     blocking: bool = False
     sends: bool = True
     trains: str = "all"
     mtp: bool = True
+    release: str = NEWEST
     installation: float = 1.0
 
     def __post_init__(self) -> None:
@@ -83,6 +94,8 @@ class Software:
                 near = get_close_matches(str(value), known, 1)
                 remedy = f"did you mean {near[0]}" if near else f"choose one of {', '.join(known)}"
                 faults.append(Fault(name, value, "is not known", remedy))
+        if not RELEASE.fullmatch(self.release):
+            faults.append(Fault("release", self.release, "is no release", "write year and month, as in 25.04"))
         if faults:
             raise SpecError(faults)
 
@@ -103,6 +116,7 @@ def _choices() -> dict[str, tuple[str, ...]]:
         "tp_overlap": ("engine", *TP_OVERLAPS),
         "graphs": tuple(GRAPHS),
         "dispatcher": tuple(DISPATCHERS),
+        "amax": tuple(AMAX),
         "trains": TRAINS,
     }
 
@@ -126,6 +140,8 @@ class TrainWorkload:
     recompute_modules : what selective recomputation redoes, of `parallel.training.activations.MODULES`
     layout : which layers sit on which virtual stage, as Megatron-Core's `pipeline_model_parallel_layout` (None: by cost)
     reserve_bytes : memory that driver and communication library keep (None: counted from the framework's communicators)
+    evaluation_sequences, evaluation_steps : every so many steps, so many sequences are evaluated, forward only, and the seconds
+        of a step hold their share of it (0: no evaluation)
     """
 
     sequence: int = 4096
@@ -141,10 +157,18 @@ class TrainWorkload:
     recompute_modules: tuple[str, ...] = ("core_attn",)
     layout: str | None = None
     reserve_bytes: float | None = None
+    evaluation_sequences: int = 0
+    evaluation_steps: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a step."""
-        faults = _positive(self, "sequence", "global_batch", "causal", "gradient_bytes", "imbalance")
+        faults = _positive(
+            self, "sequence", "global_batch", "causal", "gradient_bytes", "imbalance", "evaluation_steps"
+        )
+        if self.evaluation_sequences < 0:
+            faults.append(
+                Fault("evaluation_sequences", self.evaluation_sequences, "is negative", "give 0 for no evaluation")
+            )
         if faults:
             raise SpecError(faults)
 
@@ -157,6 +181,15 @@ class TrainWorkload:
     def framework(self) -> str:
         """What the software keeps in memory: a key of `parallel.training.frameworks.FRAMEWORKS`."""
         return str(self.software.settled("framework"))
+
+    @property
+    def evaluated(self) -> float:
+        """Global batches that are evaluated for each one trained; the last of an evaluation is filled up.
+
+        >>> TrainWorkload(global_batch=2304, evaluation_sequences=5662, evaluation_steps=11).evaluated  # 3 batches in 11 steps
+        0.2727272727272727
+        """
+        return ceil(self.evaluation_sequences / self.global_batch) / self.evaluation_steps
 
     @property
     def tokens(self) -> float:

@@ -23,6 +23,7 @@ TERMS = {
     "head": "LM head",
     "mlp": "dense MLP",
     "vector": "vector operators",
+    "amax": "FP8 scales",
 }
 """Terms whose short names need a word more."""
 

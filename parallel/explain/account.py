@@ -94,8 +94,8 @@ def _term(scene: Scene, name: str, operators: list[dict[str, Any]], tiers: list[
     law = _equations(scene)[name]
     inputs = law.inputs(scene)
     exposed, busy = computed(law, inputs)
-    installed = scene.point.train.software.installation if isinstance(scene, TrainScene) else 1.0
-    over = f" · {installed:g} (installation)" if installed != 1.0 else ""
+    installed = scene.job.scale if isinstance(scene, TrainScene) else 1.0
+    over = f" · {installed:g} (installation, release)" if installed != 1.0 else ""
     return {
         "name": name,
         "seconds": scene.terms.get(name, 0.0),

@@ -176,13 +176,13 @@ def play(scene: TrainScene) -> Played:
     code = int(scene.read("schedule"))
     name = "1f1b" if code == 0 and chunks == 1 else SCHEDULES[code]
     order = PIPELINES[name].order(stages, m, chunks)
-    layout, scale = placement(scene.job, scene.cols), scene.point.train.software.installation
+    layout, scale = placement(scene.job, scene.cols), scene.job.scale
     if len(layout.virtual) != order.virtuals:
         raise InfeasibleError(
             "trace", f"the schedule {name}", f"it has {order.chunks} chunks a stage", f"set vpp to {order.chunks}"
         )
     ahead, back, weights = (scale * times for times in _virtual(scene, layout))
-    waits = scale * scene.job.engine.boundary_s if stages > 1 else 0.0
+    waits = scale * (scene.job.engine.boundary_s * (stages > 1) + one(scene.stages["amax"]))
     ahead, back = ahead + waits, back + waits + _contended(scene) / (m * chunks + stages - 1)
     costs = Costs(ahead, back - weights, weights, hop_s=scale * one(scene.stages["hop"]) if stages > 1 else 0.0)
     run = execute(order, costs)
@@ -256,7 +256,12 @@ def _update(scene: TrainScene, stages: int, start_s: float) -> Iterator[Slice]:
     """Yield what follows the pipeline on every stage: the reduction that is not hidden, the optimizer, the host."""
     for stage in range(stages):
         at = start_s
-        for name, lane in (("dp", "communication"), ("optimizer", "compute"), ("step", "compute")):
+        for name, lane in (
+            ("dp", "communication"),
+            ("optimizer", "compute"),
+            ("step", "compute"),
+            ("evaluation", "compute"),
+        ):
             seconds = scene.terms.get(name, 0.0)
             yield Slice(stage, lane, name, at, at + seconds, {})
             at += seconds

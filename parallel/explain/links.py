@@ -34,6 +34,8 @@ WAITING: Final[Mapping[str, str]] = {
     "contention": "multiprocessors that communication takes",
     "recompute": "forward work that backward does again, for memory's sake",
     "optimizer": "memory bandwidth of the accelerator",
+    "amax": "latency of an all-reduce of a few kilobytes",
+    "evaluation": "forward work that trains nothing",
 }
 
 

@@ -40,6 +40,8 @@ NAMES: Final[Mapping[str, str]] = {
     "recompute": "recomputed activations",
     "contention": "contention with hidden communication",
     "router": "the gate of the experts",
+    "amax": "agreeing on FP8 scales",
+    "evaluation": "evaluations",
 }
 """Term -> what to call it in a sentence."""
 

@@ -11,11 +11,12 @@ import numpy as np
 
 from collectives.pipelines import SCHEDULES as PIPELINES
 from parallel.explain.equation import Equation, Input, Inputs, Values, computed, per_kind
+from parallel.explain.reduction import DP, dp_inputs
 from parallel.explain.scene import TrainScene, one, train_swap
-from parallel.explain.traffic import boundary_bytes, expert_bytes, halves, key_bytes, reductions
+from parallel.explain.traffic import boundary_bytes, expert_bytes, halves, key_bytes
 from parallel.training import footprint
 from parallel.training.frameworks import framework
-from parallel.training.layer import COMPUTE, HOST_NORM, PRODUCTS, RECOMPUTE, recomputed
+from parallel.training.layer import COMPUTE, PRODUCTS, RECOMPUTE, recomputed
 from parallel.training.step import SCHEDULES, beyond_s
 from topo.columns import Column
 
@@ -187,63 +188,12 @@ EP: Final[Mapping[bool, Law]] = {
 
 
 def _contention(scene: TrainScene) -> Inputs:
-    shown, busy = computed(DP[bool(scene.job.does("dp_overlap"))], _dp(scene))
+    shown, busy = computed(DP[bool(scene.job.does("dp_overlap"))], dp_inputs(scene))
     return _frame(scene) | {
         "Z": Input(per_kind([layer["contention"] for layer in scene.shown]), "s", "what a layer's exchange takes"),
         "κ": Input(scene.job.fitted.shared["contention"], "", "what a hidden reduction takes, of its own time"),
         "D": Input(busy - shown, "s", "gradient reduction that is hidden"),
     }
-
-
-def _dp(scene: TrainScene) -> Inputs:
-    s, often = scene.stages, reductions(scene)
-    m, p, v = scene.microbatches, scene.read("pp"), scene.read("vpp")
-    layers = max(one(s["stage layers"]), 1.0)
-    ahead = scene.slowest * one(s["forward share"]) / one(s["total"])
-    widen = min(m, p) * (1.0 - 1.0 / v) if v > 1 else 1.0
-    inner, zero = 1.0 - 1.0 / layers, scene.read("zero")
-    width = scene.point.train.gradient_bytes
-
-    def sent(name: str, group: str, each: float) -> dict[str, object]:
-        return _sent(each * one(s[f"{name} parameters"]), scene.group(group))
-
-    return {
-        "r": Input(often[0], "", "reductions of a step"),
-        "g": Input(often[1], "", "gatherings of a step"),
-        "R": Input(one(s["reduce dp"]), "s", "reduction of a stage's dense gradients", sent("dense", "dp", width)),
-        "Rₑ": Input(one(s["reduce edp"]), "s", "that of its experts' gradients", sent("expert", "edp", width)),
-        "G": Input(one(s["gather dp"]), "s", "all-gather of its dense weights", sent("dense", "dp", 2.0)),
-        "Gₑ": Input(one(s["gather edp"]), "s", "that of its experts' weights", sent("expert", "edp", 2.0)),
-        "T": Input(one(s["reduce tied"]), "s", "sum of a tied table's gradients over first and last stage"),
-        "L": Input(layers, "", "layers of the stage: all but one bucket can hide"),
-        "W": Input((scene.slowest - ahead) * inner * (m if zero >= 2 else widen), "s", "backward work to hide behind"),
-        "U": Input(ahead * inner * (m if zero >= 3 else widen), "s", "forward work to hide behind"),
-    }
-
-
-def _dp_parts(v: Values) -> tuple[Column, Column]:
-    return v["r"] * (v["R"] + v["Rₑ"]), v["g"] * (v["G"] + v["Gₑ"])
-
-
-def _dp_busy(v: Values) -> Column:
-    reduce, gather = _dp_parts(v)
-    return np.asarray(np.add(reduce, gather) + v["T"])
-
-
-def _dp_shown(v: Values) -> Column:
-    reduce, gather = map(np.asarray, _dp_parts(v))
-    shown = np.maximum(reduce - v["W"], reduce / v["L"])
-    return np.asarray(shown + np.maximum(gather - v["U"], gather / v["L"]) + v["T"])
-
-
-_DP_SOURCE = "parallel/training/step.py; ZeRO: Rajbhandari 1910.02054 §5; interleaving: 2211.05953 §3"
-DP: Final[Mapping[bool, Law]] = {
-    False: Equation("r·(R + Rₑ) + g·(G + Gₑ) + T", _dp, _dp_busy, _DP_SOURCE),
-    True: Equation(
-        "max(ρ − W, ρ/L) + max(γ − U, γ/L) + T, ρ = r·(R + Rₑ), γ = g·(G + Gₑ)", _dp, _dp_shown, _DP_SOURCE, _dp_busy
-    ),
-}
-"""Whether gradients are reduced behind the backward pass -> the equation."""
 
 
 # --- waiting ------------------------------------------------------------------------------------------------------
@@ -270,7 +220,7 @@ def _host(scene: TrainScene) -> Inputs:
         "k₁": Input(np.array(scene.layer("kernels forward")) + sent, "", "kernels that the host launches forward"),
         "k₂": Input(np.array(scene.layer("kernels backward")) + sent + again, "", "kernels launched backward"),
         "h": Input(scene.job.engine.kernel_host_s * slower, "s", "host time for each kernel"),
-        "ν": Input(1.0 if scene.point.train.software.blocking else HOST_NORM, "", "exponent of the norm"),
+        "ν": Input(scene.job.host_norm, "", "exponent of the norm"),
     }
 
 
@@ -366,6 +316,35 @@ def _pp(scene: TrainScene) -> Inputs:
     }
 
 
+def _chunks(scene: TrainScene) -> Inputs:
+    return {
+        "m": Input(scene.microbatches, "", "micro-batches of a step"),
+        "v": Input(scene.read("vpp"), "", "chunks of layers on each stage"),
+    }
+
+
+def _amax(scene: TrainScene) -> Inputs:
+    what = "all-reduce of the largest values of a stage's FP8 tensors"
+    return _chunks(scene) | {"a": Input(one(scene.stages["amax"]), "s", what)}
+
+
+def _evaluation(scene: TrainScene) -> Inputs:
+    s = scene.stages
+    return _chunks(scene) | {
+        "e": Input(scene.point.train.evaluated, "", "global batches evaluated for each one trained"),
+        "p": Input(scene.read("pp"), "", "pipeline stages"),
+        "f": Input(scene.slowest * one(s["forward share"]) / one(s["total"]), "s", "slowest stage's forward"),
+        "g": Input(_others(scene)[0], "s", "forward of the others, their mean"),
+        "c": Input(one(s["hop"]), "s", "one hop between stages"),
+        "w": Input(scene.job.engine.boundary_s, "s", "wait on the host at each end of a chunk"),
+    }
+
+
+def _evaluation_s(v: Values) -> Column:
+    fill = (v["p"] - 1.0) * (v["g"] / v["v"] + v["c"]) + v["m"] * v["v"] * v["w"]
+    return np.asarray(v["e"] * (v["m"] * v["f"] + (v["p"] > 1) * fill))
+
+
 # --- the update ---------------------------------------------------------------------------------------------------
 
 
@@ -422,6 +401,10 @@ FIXED: Final[Mapping[str, Law]] = {
         _pp,
         lambda v: (v["p"] > 1) * (2.0 * v["m"] * v["v"] * v["w"] + v["Δβ"]),
         "collectives/point_to_point.py, collectives/pipelines",
+    ),
+    "amax": Equation("2·m·v·a", _amax, lambda v: 2.0 * v["m"] * v["v"] * v["a"], _STAGES),
+    "evaluation": Equation(
+        "e·(m·f + (p − 1)·(g/v + c) + m·v·w), what follows m·f where p > 1", _evaluation, _evaluation_s, _STAGES
     ),
     "optimizer": Equation("b·N/(η·M)", _optimizer, lambda v: v["b"] * v["N"] / (v["η"] * v["M"]), _STAGES),
     "step": Equation(

@@ -31,7 +31,7 @@ DRAWN: Final = 4096
 LOADED_Bps: Final = 66e9
 """Weights that an engine takes in a second on each accelerator, whatever the model and the scale: 61 to 76 GB/s over the six
 rows of 8 to 256 H800 and H20 in the README of MoonshotAI/checkpoint-engine, of which this is the median."""
-ONCE: Final = ("dp", "optimizer", "step", "contention")
+ONCE: Final = ("dp", "optimizer", "step", "contention", "evaluation")
 """Terms of a training step that forward passes do not have."""
 
 

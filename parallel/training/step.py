@@ -23,7 +23,7 @@ from collectives.pipelines import SCHEDULES as PIPELINES
 from collectives.pipelines import bubble_s
 from collectives.point_to_point import farthest
 from parallel import memory
-from parallel.models import flops_per_token_forward, layer_order
+from parallel.models import flops_per_token_forward, layer_count, layer_order
 from parallel.operators import ACTIVATION_BYTES
 from parallel.placement import GROUPS, group_members, members_of
 from parallel.priced import Priced, total
@@ -36,7 +36,8 @@ from parallel.training.splits import place
 from parallel.training.stages import balanced_stage, even_stage
 from parallel.training.uneven import eighths, layout, stretched, uneven
 from parallel.training.written import placed_layers, slowest_s, stretched_s, written
-from topo.columns import Column, ColumnLike
+from parallel.workload import AMAX
+from topo.columns import Column, ColumnLike, column
 
 SCHEDULES: tuple[str, ...] = (
     "interleaved",
@@ -58,6 +59,7 @@ LAYER_AXES = ("used", "tp", "sp", "cp", "ep", "etp", "micro_batch")
 STACK_AXES = (*LAYER_AXES, "recompute", "ep_overlap")
 BLOCK_AXES = ("recompute_layers", "pp")
 """What a layer's mean also depends on where full recomputation covers some layers of each stage only."""
+AMAX_AXES = ("used", "order", "tp", "cp", "dp", "pp")
 HOP_AXES = ("used", "order", "tp", "cp", "dp", "pp", "micro_batch")
 REDUCTION_AXES = ("used", "order", "tp", "cp", "ep", "etp", "dp", "pp", "replicate")
 STAGE_AXES = (*STACK_AXES, "order", "dp", "pp", "replicate", "recompute_layers")
@@ -67,9 +69,28 @@ ZERO = np.arange(4)[:, None]
 """Every ZeRO stage, before the rows."""
 TALK = ("tp", "cp", "ep")
 NAMED = (*COMPUTE, "recompute", *TALK, "contention", "host")
-TERMS = (*NAMED, "imbalance", "bubble", "pp", "dp", "optimizer", "step")
+TERMS = (*NAMED, "amax", "imbalance", "bubble", "pp", "dp", "optimizer", "step", "evaluation")
 SHARDED = ("contention", "dp", "optimizer")
 """Terms that depend on the ZeRO stage."""
+
+
+AMAX_BYTES = 4.0 * 3.0 * 4.0
+"""FP32 values that one layer puts into an agreement on scales: of input, weight and result of four products (forward)."""
+
+
+def amax_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
+    """Price one agreement on the largest values of FP8 tensors: an all-reduce of a stage's values that nothing hides.
+
+    Under delayed scaling, Transformer Engine reduces the values of all modules of a rank when a pass leaves `fp8_autocast`, which
+    Megatron-Core opens around each chunk's layers: once forward and once backward for every chunk and micro-batch, on the stream
+    that computes. Source: NVIDIA/TransformerEngine transformer_engine/pytorch/fp8.py, reduce_and_update_fp8_tensors (since 1.5);
+    Megatron-LM core/transformer/transformer_block.py, core/parallel_state.py get_amax_reduction_group.
+    """
+    group = AMAX[job.work.software.amax]
+    if group is None or job.chip.format("mlp").name == "bf16":
+        return {"amax": np.zeros(cols.rows)}
+    size_bytes = AMAX_BYTES * np.ceil(layer_count(job.model) / cols["pp"])
+    return {"amax": collective(job, "all_reduce", size_bytes, group_members(job.cluster, cols, group))}
 
 
 def hop_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
@@ -173,6 +194,7 @@ def stage_prices(job: TrainJob, cols: Columns) -> Floor:
     return (
         cols.on_distinct(stack_axes(cols), partial(stack_prices, job))
         | cols.on_distinct(HOP_AXES, partial(hop_prices, job))
+        | cols.on_distinct(AMAX_AXES, partial(amax_prices, job))
         | cols.on_distinct(REDUCTION_AXES, partial(reduction_prices, job))
         | footprint.stage_floor(job.model, job.work, cols)
     )
@@ -182,7 +204,7 @@ def mean_stage(job: TrainJob, cols: Columns) -> Floor:
     """Run all micro-batches through the mean stage: its terms, ``m/pp`` times those of all layers."""
     s = stage_prices(job, cols)
     m, pp = job.work.global_batch / (cols["dp"] * cols["micro_batch"]), cols["pp"]
-    share = job.work.software.installation * m / pp
+    share = job.scale * m / pp
     out = {f"term {name}": s[name] * share for name in NAMED}
     out |= {f"busy {name}": np.maximum(s[f"busy {name}"] * share, out[f"term {name}"]) for name in TALK}
     out["work"] = total(out[f"term {name}"] for name in NAMED if name not in SHARDED)
@@ -216,7 +238,7 @@ def placed_prices(job: TrainJob, cols: Columns) -> Floor:
     slow = slowest(job, s, cols)
     ahead, weights = s["forward share"] / s["total"], s["weights share"] / s["total"]
     rest = (s["total"] - slow) / np.maximum(pp - 1.0, 1.0)
-    installed = job.work.software.installation
+    installed = job.scale
     beyond = np.where(pp > 1, installed * s["microbatches"] * np.maximum(slow - s["total"] / pp, 0.0), 0.0)
     times = {"slow": slow, "forward": rest * ahead, "backward": rest * (1.0 - ahead), "weight gradient": rest * weights}
     s = s | times | {"term imbalance": beyond}
@@ -317,14 +339,28 @@ def pipeline_prices(job: TrainJob, cols: Columns) -> Floor:
     ``m·slowest stage + bubble``, told as mean stage (by operator kind), `imbalance` of the slowest over it, and `bubble`.
     """
     s = cols.on_distinct(PLACED_AXES, partial(placed_prices, job))
-    pp, m, installed = cols["pp"], s["microbatches"], job.work.software.installation
+    pp, m, installed = cols["pp"], s["microbatches"], job.scale
     bubble, moving = _bubbles(job, s, cols)
     waits = np.where(pp > 1, 2.0 * m * cols["vpp"] * job.engine.boundary_s, 0.0)
     out = {"term bubble": installed * bubble, "term pp": installed * (moving - bubble + waits)}
-    out["piped"] = s["work"] + s["term imbalance"] + out["term bubble"] + out["term pp"]
+    out["term amax"] = installed * 2.0 * m * cols["vpp"] * s["amax"]
+    out["piped"] = s["work"] + s["term imbalance"] + out["term bubble"] + out["term pp"] + out["term amax"]
+    out["term evaluation"] = installed * job.work.evaluated * forward_only_s(job, s, cols)
     loads, every = footprint.active_bytes(s, job.work, cols, SCHEDULES), cols | {"zero": ZERO}
     out["term optimizer"] = installed * optimizer_s(job, footprint.updated_parameters(loads, every))
     return s | out | footprint.step_memory(loads, every, job.work)
+
+
+def forward_only_s(job: TrainJob, s: Mapping[str, Column], cols: Mapping[str, Column]) -> Column:
+    """Seconds in which a global batch passes the pipeline forward: ``m·f + (p − 1)·(f'/v + c) + m·v·w``.
+
+    f is the slowest stage's forward of one micro-batch, f' the mean of the others, c a hop, w what a boundary holds up the host;
+    without stages m·f is left. An evaluation takes as long, and reduces and updates nothing.
+    """
+    pp, m = cols["pp"], s["microbatches"]
+    ahead = s["slow"] * s["forward share"] / s["total"]
+    fill = (pp - 1.0) * (s["forward"] / cols["vpp"] + s["hop"]) + m * cols["vpp"] * job.engine.boundary_s
+    return column(m * ahead + np.where(pp > 1, fill, 0.0))
 
 
 def optimizer_s(job: TrainJob, updated: Column) -> Column:
@@ -349,10 +385,10 @@ def price(job: TrainJob, cols: Columns) -> Priced:
     cols = cols.filled(DEFAULTS)
     s = cols.on_distinct(PIPELINE_AXES, partial(pipeline_prices, job))
     zero = cols["zero"].astype(np.int64)
-    s = s | {"term step": np.full(cols.rows, job.work.software.installation * job.fitted.shared["step_s"])}
+    s = s | {"term step": np.full(cols.rows, job.scale * job.fitted.shared["step_s"])}
     terms = {name: s.chosen(f"term {name}", zero) if name in SHARDED else s[f"term {name}"] for name in TERMS}
     busy = terms | {name: s[f"busy {name}"] for name in TALK} | {"dp": s.chosen("busy dp", zero)}
-    seconds = s["piped"] + total(terms[name] for name in (*SHARDED, "step"))
+    seconds = s["piped"] + total(terms[name] for name in (*SHARDED, "step", "evaluation"))
     used, flops = s["used"], 3.0 * model_flops(job) * job.work.tokens / (seconds * s["used"])
     extra = {
         "gpus_used": used,

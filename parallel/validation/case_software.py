@@ -6,8 +6,10 @@ Nothing here is fitted: every table maps words of a source to inputs of the mode
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Final
 
+from clusters.software import MIDDLE, NEWEST
 from parallel.training.activations import MODULES
 from parallel.workload import Software
 
@@ -105,6 +107,44 @@ DATED: Final = r"\bdate (\d\d-\d\d)"
 """How a case tells that its platform got faster by so many percent on a day, and on which day it ran (BigScience's log:
 "A100s PCI-Express/NUMA was improved today so all TFLOPs have changed for the better (1-5%)")."""
 
+LAUNCHED: Final[tuple[tuple[str, str, Mapping[str, str]], ...]] = (
+    ("dgxc", r"^v25\.02 grok1/", {"attention": "flash-2", "dispatcher": "alltoall"}),
+    ("dgxc", r"^v25\.02 (nemo_megatron/|nemotron/README_340b)", {"attention": "flash-2"}),
+    ("MLPerf", r"eos-dfw_n\d+_ngc24\.04|b200_n8_preview|ngc25\.04|ngc25\.09", {"graphs": "full"}),
+)
+"""(source, start of where its number stands, software) that its launch scripts name beyond their tables.
+NVIDIA/dgxc-benchmarking v25.02: `NVTE_FUSED_ATTN=0` (FlashAttention-2 instead of cuDNN's) in grok1/configure.sh,
+nemo_megatron/configure.sh and for 340b in nemotron/configure.sh; `moe_token_dispatcher_type: alltoall` in
+grok1/grok1_314b.yaml. MLPerf: CUDA graphs of layers (`LAYER_CUDA_GRAPH=1`, v4.0 on more than a thousand nodes, v4.1 on
+B200) or of steps (`FULL_CUDA_GRAPH=True`, v5.0 and v5.1), in the files ``*_cg*.sh``."""
+
+RELEASES: Final[tuple[tuple[str, str, str], ...]] = (
+    ("dgxc", r"^v25\.02 nemo_megatron/", "24.05"),
+    ("dgxc", r"^v25\.02 nemotron/README_15b", "24.12"),
+    ("dgxc", r"^v25\.02 (llama3\.1|grok1|nemotron)/", "24.09"),
+    ("dgxc", r"^v25\.05\.05 ", "25.04"),
+    ("MLPerf", r"ND_H100_v5_n1344_pytorch", "23.09"),
+    ("MLPerf", r"b200_n8_preview_nemo", "24.09"),
+)
+"""(source, words of where its number stands, release): containers of the launch scripts (dgxc: `FW_VERSION` in launch.sh, and
+nemotron/metadata.yaml), and of the same round's other submissions (MLPerf); other cases name their own."""
+
+SCALES: Final[tuple[tuple[str, str, str], ...]] = (
+    ("dgxc", r"^v25\.02", "all"),
+    ("dgxc", "", "tp"),
+    ("MLPerf", "", "tp"),
+    ("NeMo docs", r"^NeMo 24\.07", "all"),
+    ("NeMo docs", "", "tp"),
+)
+"""(source, start of where its number stands, who agrees on delayed scales, a key of `parallel.workload.AMAX`). All ranks of a
+stage by default: dgxc v25.02 sets `NVTE_DP_AMAX_REDUCE_INTERVAL=0`, which Transformer Engine has dropped before its containers
+(24.05 and later), and its recipes no `tp_only_amax_red`. MLPerf v3.1 still had the variable (config_common.sh), from v4.0 on
+its conf/custom.yaml sets `tp_only_amax_red`, as NeMo's scripts/performance do in 2025 (dgxc v25.05)."""
+
+EVALUATIONS: Final[tuple[tuple[str, str, int, int], ...]] = (("MLPerf", "gpt3", 5662, 24576),)
+"""(source, start of a model's name, sequences of an evaluation, sequences trained between two), for cases whose seconds hold
+evaluations (`includes_eval`): mlcommons/training_results_v4.0, NVIDIA gpt3 conf/custom.yaml, `val_check_interval`."""
+
 SCOPES: Final[tuple[tuple[str, str], ...]] = (("full_iteration", "full"), ("attn", "attention"), ("mlp", "mlp"))
 """Part of a recipe's CUDA graph scope -> what the graphs replay; any other scope is that of the router."""
 
@@ -137,6 +177,59 @@ def framework(case: Json) -> str:
     if family(source).name not in ("torchtitan", "fms-fsdp") or ("compile" not in notes and "async" not in notes):
         return name
     return "torch-fsdp-compiled" if re.search(r"_2025|_2026", source) else "torch-fsdp-blocks"
+
+
+def launched(case: Json) -> Mapping[str, str]:
+    """Return what the launch scripts of a case's source name of its software: fields of `parallel.workload.Software`.
+
+    >>> launched({"source": {"name": "NVIDIA dgxc-benchmarking", "where": "v25.02 nemotron/README_340b.md line 1"}})
+    {'attention': 'flash-2'}
+    """
+    source = case.get("source") or {}
+    name, where = source_family(case).name, source.get("where") or ""
+    return next((told for whose, start, told in LAUNCHED if whose == name and re.search(start, where)), {})
+
+
+def amax(case: Json) -> str:
+    """Return who agrees on the scales of a case's FP8 tensors: nobody where they are not delayed ones.
+
+    >>> amax({"source": {"name": "MLPerf Training v4.1"}, "precision": "fp8 (delayed scaling, TE)"})
+    'tp'
+    """
+    source = case.get("source") or {}
+    name, where = source_family(case).name, source.get("where") or ""
+    found = (who for whose, start, who in SCALES if whose == name and re.search(start, where))
+    return next(found, "none") if (case.get("precision") or "").startswith("fp8") else "none"
+
+
+def release(case: Json) -> str:
+    """Return the release of a case's software; that of undated runs where neither it nor its source's launch scripts name one.
+
+    A run of one's own that names none is of the newest release, as a scenario is.
+
+    >>> release({"source": {"name": "MLPerf Training v4.1", "where": "NVIDIA/results/eos_n64_ngc24.09_nemo/gpt3 logs"}})
+    '24.09'
+    """
+    source = case.get("source") or {}
+    name, where = source_family(case).name, source.get("where") or ""
+    told = next((label for whose, words, label in RELEASES if whose == name and re.search(words, where)), None)
+    named = re.search(r"(?:ngc|NeMo )(2\d\.\d\d)", where)
+    undated = NEWEST if name == "other" else MIDDLE
+    return case.get("release") or told or (named[1] if named else undated)
+
+
+def evaluation(case: Json) -> tuple[int, int]:
+    """Return the sequences of an evaluation and the steps between two that a case's seconds hold a share of; 0 and 1 if none.
+
+    >>> evaluation({"source": {"name": "MLPerf Training v4.0"}, "model": {"ref": "gpt3_175b"}, "batch": {"global": 2304},
+    ...     "includes_eval": True})
+    (5662, 11)
+    """
+    if case.get("includes_eval"):
+        for source, start, sequences, every in EVALUATIONS:
+            if source_family(case).name == source and case["model"]["ref"].startswith(start):
+                return sequences, ceil(every / case["batch"]["global"])
+    return 0, 1
 
 
 def recompute_modules(case: Json) -> tuple[str, ...]:
@@ -191,16 +284,19 @@ def software(case: Json) -> Software:
     scope = f"{recipe.get('cuda_graph') or 'none'} {recipe.get('cuda_graph_scope') or ''}"
     replayed = next((graphs for word, graphs in SCOPES if word in scope), "router")
     named = bool(recipe) and not recipe.get("moe_dispatcher")
+    told = launched(case)
     return Software(
         engine=source.engine,
-        attention=source.attention,
+        attention=told.get("attention", source.attention),
         tp_overlap="chunked" if "asynctp" in notes.lower() else source.tp_overlap,
         framework=framework(case),
-        graphs="none" if str(recipe.get("cuda_graph")).lower() == "none" else replayed,
-        dispatcher="alltoall" if named else "auto",
+        graphs=told.get("graphs", "none" if str(recipe.get("cuda_graph")).lower() == "none" else replayed),
+        dispatcher=told.get("dispatcher", "alltoall" if named else "auto"),
         compiled="compile" in notes,
         blocking=source.blocking,
         sends=source.sends,
+        amax=amax(case),
+        release=release(case),
         trains="lora" if case.get("kind") == "lora" else "all",
         mtp="without MTP" not in notes,
         installation=before_change(case),

@@ -21,6 +21,7 @@ from parallel.training.splits import even_layout
 from parallel.training.step import SCHEDULES as TRAIN_SCHEDULES
 from parallel.training.written import fits
 from parallel.validation.case_software import (
+    evaluation,
     family,
     recipe_layout,
     recompute_mode,
@@ -288,6 +289,7 @@ def training_case(case: Json, models: Json, clusters: Json) -> TrainingCase:
         raise Skip("mapping contradicts itself", "the experts' groups do not tile the ranks of a stage")
     recipe, gradient_bytes = _precision(case["precision"])
     source = family(case["source"]["name"] if case.get("source") else "")
+    evaluated, every = evaluation(case)
     work = TrainWorkload(
         sequence=case["model"]["seq"],
         global_batch=case["batch"]["global"],
@@ -298,6 +300,8 @@ def training_case(case: Json, models: Json, clusters: Json) -> TrainingCase:
         recompute_modules=recompute_modules(case),
         offload_layers=(case.get("recipe") or {}).get("cpu_offload_layers") or 0,
         layout=_layout(case, model),
+        evaluation_sequences=evaluated,
+        evaluation_steps=every,
     )
     notes = [ASSUMED[name] for name in case.get("missing") or () if name in ASSUMED]
     return TrainingCase(case["id"], model, spec, work, tuple(strategy.items()), tuple(notes))

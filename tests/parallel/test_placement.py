@@ -40,6 +40,8 @@ def cluster(system: str = "hgx-h100", accelerators: int = 64, domain: int = 8) -
 SHARED: dict[str, Callable[[Split, Split], tuple[int, ...]]] = {
     "tp": lambda c, s: (c["cp"], c["dp"], c["pp"]),
     "cp": lambda c, s: (c["tp"], c["dp"], c["pp"]),
+    "tp-cp": lambda c, s: (c["dp"], c["pp"]),
+    "stage": lambda c, s: (c["pp"],),
     "pp": lambda c, s: (c["tp"], c["cp"], c["dp"]),
     "dp": lambda c, s: (c["tp"], c["pp"], c["i"] // shards(s)),
     "etp": lambda c, s: (c["i"] // s["etp"], c["pp"]),
@@ -98,7 +100,11 @@ def has_one_stride(split: Split, name: str) -> bool:
     """Not where stages lie between the ranks of one pipeline's cp (or undivided experts) and the next replica's."""
     if split["order"] == FAR or split["dp"] == 1:
         return True
-    between = {"dp": split["cp"], "edp": split["tp"] * split["cp"] // (split["ep"] * split["etp"])}
+    between = {
+        "dp": split["cp"],
+        "stage": split["tp"] * split["cp"],
+        "edp": split["tp"] * split["cp"] // (split["ep"] * split["etp"]),
+    }
     return between.get(name, 1) == 1
 
 

@@ -71,6 +71,20 @@ def sound(document) -> None:
 # --- shipped scenarios ---------------------------------------------------------------------------------------------
 
 
+def test_days_of_a_run_hold_its_evaluations_and_follow_the_release(written):
+    """512 sequences every 10 steps of 256 are two forward passes: a fifteenth of the work at a third of a step."""
+    plain = train(written(TRAIN, run__tokens="1T"))
+    evaluating = train(
+        written(TRAIN, run__tokens="1T", workload__evaluation_sequences=512, workload__evaluation_steps=10)
+    )
+    sound(evaluating)
+    added = evaluating["terms"]["evaluation"] / plain["step_time_s"]
+    assert added == pytest.approx(0.2 / 3, rel=0.2)
+    assert evaluating["run"]["days"] == pytest.approx((1 + added) * plain["run"]["days"], rel=1e-2)
+    earlier = train(written(TRAIN, software__release="25.06"))
+    assert earlier["step_time_s"] > plain["step_time_s"]
+
+
 @pytest.mark.parametrize("name", SERVED)
 def test_a_shipped_deployment_runs(name):
     document = serve(SCENARIOS / f"{name}.yaml")

@@ -39,6 +39,7 @@ DENSE = Point(
     "train", read_model("llama-3.1-405b"), BOXES, TrainWorkload(8192, 1024, "bf16"),
     strategy={"used": 8, "tp": 8, "ep": 1, "pp": 8, "micro_batch": 1, "dp": 16, "vpp": 2},
 )  # fmt: skip
+EVALUATING = replace(DENSE, train=replace(DENSE.train, precision="fp8", evaluation_sequences=3000, evaluation_steps=8))
 DECODE = Point(
     "decode", read_model("deepseek-v3"), RACKS,
     strategy={"used": 72, "tp": 1, "ep": 72, "pp": 1, "microbatches": 2, "batch": 128},
@@ -73,6 +74,8 @@ POINTS = {
     "weight gradients in the bubble": DENSE.split(vpp=1, schedule=SCHEDULES.index("zb-h1")),
     "one stage": DENSE.split(pp=1, vpp=1, dp=128),
     "nothing overlapped": software(MOE, tp_overlap="none", dp_overlap=False),
+    "FP8 scales agreed on, evaluations": software(EVALUATING, amax="all"),
+    "evaluations on one stage": EVALUATING.split(pp=1, vpp=1, dp=128),
     "FSDP": software(DENSE, engine="fsdp"),
     "early Megatron in graphs": software(DENSE, engine="early-megatron", graphs="full"),
     "NCCL's all-to-all, an installation": software(MOE, dispatcher="alltoall", installation=1.1),

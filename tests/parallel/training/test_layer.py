@@ -48,11 +48,11 @@ def step(bound, split, **changes) -> Priced:
 
 
 @quick
-@given(seconds, seconds)
-def test_a_layer_takes_at_least_the_longer_of_chip_and_host(chip: float, launching: float) -> None:
-    added = float(host_s(np.array(chip), np.array(launching)))
+@given(seconds, seconds, st.sampled_from([1.0, 2.0, 4.0]))
+def test_a_layer_takes_at_least_the_longer_of_chip_and_host(chip: float, launching: float, power: float) -> None:
+    added = float(host_s(np.array(chip), np.array(launching), power))
     assert added >= -1e-12
-    assert max(chip, launching) <= chip + added + 1e-12 <= 2.0**0.25 * max(chip, launching) + 1e-9
+    assert max(chip, launching) <= chip + added + 1e-12 <= 2.0 ** (1.0 / power) * max(chip, launching) + 1e-9
 
 
 @quick

@@ -131,6 +131,25 @@ def test_what_a_recipe_says_of_its_software_becomes_an_input(shipped):
     assert {name: (held.graphs, held.dispatcher) for name, held in found.items()} == RECIPES
 
 
+def test_what_launch_scripts_say_of_a_case_becomes_an_input(shipped):
+    by_id = {case["id"]: read(case, shipped).work for case in shipped["cases"] if case["id"] in LAUNCHED}
+    held = {name: work.software for name, work in by_id.items()}
+    assert {
+        name: (it.attention, it.graphs, it.dispatcher, it.amax, it.release) for name, it in held.items()
+    } == LAUNCHED
+
+
+def test_steps_that_hold_an_evaluation_say_how_much_of_it(shipped):
+    found = {case["id"]: read(case, shipped).work for case in shipped["cases"] if case.get("includes_eval")}
+    assert {work.evaluation_sequences for work in found.values()} == {5662}
+    batches = {work.global_batch: (work.evaluation_steps, work.evaluated) for work in found.values()}
+    assert batches == {
+        2304: (11, 3 / 11),
+        2688: (10, 3 / 10),
+        2904: (9, 2 / 9),
+    }  # every 24,576 sequences, in whole batches
+
+
 def test_a_lora_case_trains_adapters_and_an_sft_case_everything(shipped):
     tuned = [case for case in shipped["cases"] if case["kind"] in TUNED and case["completeness"] == "full"]
     assert {case["kind"]: read(case, shipped).work.software.trains for case in tuned} == TUNED
@@ -184,6 +203,14 @@ RECIPES = {
     "mb_26.06_Qwen3_30B_a3B_GB200_MXFP8_8": ("full", "auto"),
     "mb_26.04_Qwen3_235B_a22B_GB200_MXFP8_256": ("attention", "auto"),
     "mb_26.04_GPT_OSS_120B_H100_BF16_64": ("none", "alltoall"),
+}
+LAUNCHED = {
+    "dgxc_v25.02_gpt3_175b_fp8_256": ("flash-2", "none", "auto", "all", "24.05"),
+    "dgxc_v25.02_grok1_314b_bf16_512": ("flash-2", "none", "alltoall", "none", "24.09"),
+    "dgxc_v25.02_nemotron4_15b_fp8_16": ("engine", "none", "auto", "all", "24.12"),
+    "mlperf_v3.1_gpt3_NVIDIA_eos_n64": ("engine", "none", "auto", "tp", "23.09"),
+    "mlperf_v5.0_405b_NVIDIA_tyche_ngpu512": ("engine", "full", "auto", "tp", "25.04"),
+    "nemo_2407_LLAMA3-8B_8": ("engine", "none", "auto", "all", "24.07"),
 }
 TUNED = {"lora": "lora", "sft": "all"}
 CHANGES = {
