@@ -42,7 +42,7 @@ def test_scales_are_agreed_on_twice_for_every_chunk_and_micro_batch(dense) -> No
     m = job.work.global_batch / 4
     size_bytes = column(AMAX_BYTES * layer_count(job.model) / 4)
     one = float(collective(job, "all_reduce", size_bytes, group_members(job.cluster, cols, "stage"))[0])
-    assert price(job, cols).terms["amax"][0] == pytest.approx(2 * m * 2 * one)
+    assert price(job, cols).terms["amax"][0] == pytest.approx(job.scale * 2 * m * 2 * one)
 
 
 def test_the_wider_the_group_that_agrees_the_longer_it_takes(dense) -> None:
