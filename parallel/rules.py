@@ -70,8 +70,9 @@ def _heads(c: Columns, s: Setting) -> Mask:
     ok = np.ones(c.rows, dtype=bool)
     for kind in s.model.layers:
         att = kind.attention
-        kv = att.kv_heads if att.kind == "gqa" else att.heads
-        ok &= divides(c["tp"], att.heads) & (divides(c["tp"], kv) | divides(np.full(c.rows, float(kv)), c["tp"]))
+        kv = att.kv_heads if att.kind == "gqa" else att.compression.groups if att.compression else att.heads
+        copied = divides(np.full(c.rows, float(kv)), c["tp"]) & (att.compression is None)
+        ok &= divides(c["tp"], att.heads) & (divides(c["tp"], kv) | copied)
     return ok
 
 
@@ -135,7 +136,7 @@ def _fresh(s: Setting) -> float:
 
 
 def _recurrent(c: Columns, s: Setting) -> Mask:
-    return np.full(c.rows, any(kind.attention.kind == "delta" for kind in s.model.layers))
+    return np.full(c.rows, any(kind.attention.kind in ("delta", "compressed") for kind in s.model.layers))
 
 
 def _copies(c: Columns, s: Setting) -> Mask:
@@ -281,10 +282,10 @@ SERVE_RULES: tuple[Rule, ...] = (
         "lower cp: a prompt is cut into 2·cp pieces of a token at least",
     ),
     Rule(
-        "a recurrent state is computed in order",
+        "states and entries are made of positions in order",
         ("cp",),
         lambda c, s: (context_ranks(c) == 1) | ~_recurrent(c, s),
-        "set cp to 1: a linear-attention layer hands its state from token to token",
+        "set cp to 1: a linear-attention layer hands on its state, compressed attention the positions of an entry",
     ),
     Rule(
         "stages hold at least one layer",

@@ -11,7 +11,7 @@ from parallel.models import Model, Moe, unwindowed
 from parallel.serving.drafts import draft_memory
 from parallel.serving.engines import Engine, Settings, kv_bytes, launched, serving_recipe
 from parallel.serving.kernels import engine_chip
-from parallel.serving.passes import PassCost, Replica, Split, pass_cost, position_bytes, weight_bytes
+from parallel.serving.passes import PassCost, Replica, Split, kept_positions, pass_cost, position_bytes, weight_bytes
 from parallel.serving.queueing import Limits
 from parallel.serving.runs import limits_of
 from parallel.serving.steps import Steps, split_faults, steps_of
@@ -189,6 +189,6 @@ def memory_bytes(held: Deployment, decoding: float, context: float) -> dict[str,
     replica, drafts = held.replica, held.drafts
     draft = draft_memory(replica, drafts) if drafts else (0.0, 0.0)
     each, positions = position_bytes(replica) + draft[1], held.steps.positions
-    used = min(decoding * context, positions) * each
+    used = min(decoding * (context + kept_positions(replica)), positions) * each
     found = {"weights": weight_bytes(replica), "kv cache": used, "cache to spare": positions * each - used}
     return found | ({"draft": draft[0]} if drafts else {})
