@@ -35,7 +35,7 @@ from parallel.precision import FORMATS, recipe
 from parallel.priced import Priced, total
 from parallel.roofline import Chip, chip
 from parallel.serving.contexts import WAYS, block_bytes, context_ranks, expanded, held_blocks, way_of
-from parallel.serving.engines import mean_prefill
+from parallel.serving.engines import mean_prefill, serving_recipe
 from parallel.serving.indexed import chosen_prompt
 from parallel.serving.kernels import started_s
 from parallel.serving.operators import grouped_experts
@@ -62,8 +62,10 @@ class ServeJob:
 
     @classmethod
     def of(cls, model: Model, cluster: Cluster, work: ServeWorkload, rules: ExchangeRules = REAL) -> "ServeJob":
-        """Bind them together."""
-        return cls(model, cluster, work, chip(cluster.accelerator, recipe(work.precision)), rules)
+        """Bind them together; a checkpoint in FP8 whose experts are in FP4 (DeepSeek-V4) is priced as engines hold it."""
+        part, mixed = cluster.accelerator, model.native_precision == "fp8" and bool(model.expert_precision)
+        held = serving_recipe(model, work.precision, part) if mixed else recipe(work.precision)
+        return cls(model, cluster, work, chip(part, held), rules)
 
 
 @dataclass(frozen=True)
