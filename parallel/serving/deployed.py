@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clusters.build import build
 from clusters.spec import ClusterSpec
 from parallel.hotexperts import HotExperts
-from parallel.models import Model, Moe, unwindowed
+from parallel.models import Model, Moe, compressed, unwindowed
 from parallel.serving.drafts import draft_memory
 from parallel.serving.engines import Engine, Settings, kv_bytes, launched, serving_recipe
 from parallel.serving.kernels import engine_chip
@@ -110,7 +110,10 @@ def deployed(file: "ServeFile", spec: ClusterSpec, model: Model, path: str) -> D
     settings = launched(base, model, part, named, split.tp, each, isl, osl, split.dp)
     settings = replace(settings, **file.settings.given)
     recipe = serving_recipe(model, named, part)
-    width = file.workload.kv_bytes or kv_bytes(settings, named)
+    if compressed(model) and file.workload.kv_bytes not in (None, 1.0):
+        problem = "is not what entries of compressed attention are kept in: FP8, the rotary part in BF16"
+        raise SpecError([Fault("workload.kv_bytes", file.workload.kv_bytes, problem, "write 1, or leave it out", path)])
+    width = file.workload.kv_bytes or kv_bytes(settings, named, model)
     replica = Replica(model, cluster, engine_chip(part, recipe, base), split, width, hot, base.regime)
     limits = _limits(file, replica, settings, base, drafts, isl + osl)
     cost = replace(pass_cost(replica, base), graphs=settings.graphs)

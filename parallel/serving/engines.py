@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from clusters.catalogue import Accelerator, key_of
 from parallel.io import read_yaml
-from parallel.models import Model, Moe
+from parallel.models import Model, Moe, compressed
 from parallel.precision import Recipe
 from topo.errors import Fault, SpecError
 
@@ -286,13 +286,17 @@ def _recipe(name: str, attention: str, mlp: str, experts: str) -> Recipe:
     return Recipe(name, attention, mlp, experts, "bf16", dispatch=dispatch, combine="bf16")
 
 
-def kv_bytes(settings: Settings, precision: str) -> float:
+def kv_bytes(settings: Settings, precision: str, model: Model | None = None) -> float:
     """Bytes of a cached value: as set, else 2; checkpoints of TensorRT-LLM in FP8 or NVFP4 bring an FP8 cache.
+
+    Entries of compressed attention are in FP8 (`parallel.entries.entry_bytes`), so that is what engines have to be told.
 
     >>> trt = engine("trtllm").defaults
     >>> kv_bytes(trt, "fp8"), kv_bytes(trt, "bf16")
     (1.0, 2.0)
     """
+    if model is not None and compressed(model):
+        return 1.0
     if settings.kv_bytes:
         return settings.kv_bytes
     return 1.0 if precision in ("fp8", "fp4", "nvfp4") else 2.0

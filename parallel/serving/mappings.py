@@ -85,7 +85,7 @@ class Ask:
 
     def width(self, settings: Settings) -> float:
         """Bytes of a cached value."""
-        return self.kv or kv_bytes(settings, self.precision)
+        return self.kv or kv_bytes(settings, self.precision, self.model)
 
 
 @dataclass(frozen=True)

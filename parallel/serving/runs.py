@@ -118,7 +118,7 @@ def _priced(
 
 def worker(run: Run, split: Split, base: Engine, settings: Settings, attention: str = "") -> tuple[Replica, PassCost]:
     """Return the replica of one worker, and what its passes cost; `attention` is the format of its weights there."""
-    kv = kv_bytes(settings, run.precision)
+    kv = kv_bytes(settings, run.precision, run.model)
     kernels = replace(
         engine(run.engine), grouped=base.grouped, skew=base.skew
     )  # of the engine's constants, curves hold no others

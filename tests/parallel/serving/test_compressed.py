@@ -19,6 +19,8 @@ from parallel.operators import Operator
 from parallel.serving.compressed import Compressed, compressed_linear
 from parallel.serving.drafts import draft_memory, drafting
 from parallel.serving.engines import Engine, engine, serving_recipe
+from parallel.serving.flags import Deployment, launches
+from parallel.serving.flags import faults as flag_faults
 from parallel.serving.kernels import engine_chip
 from parallel.serving.operators import kv_copies, layer_linear
 from parallel.serving.passes import PassCost, Replica, Split, kept_positions, pass_cost, position_bytes
@@ -266,6 +268,19 @@ def test_what_is_not_priced_is_refused(split: Split, field: str) -> None:
     assert [fault.field for fault in split_faults(FLASH, split)] == ([field] if field else [])
 
 
+def test_engines_are_told_what_entries_are_kept_in_and_what_the_model_needs() -> None:
+    part = accelerator("h200-sxm")
+    told = launches(FLASH, part, "fp8", TENSOR, 64.0, (8192, 1024), None)
+    assert {name: "fp8" in " ".join(told[name]["command"]) for name in ("vllm", "sglang")} == {
+        "vllm": True,
+        "sglang": True,
+    }
+    assert all(any("compressed attention: needs" in note for note in one["notes"]) for one in told.values())
+    pool = Deployment("m", Split(4, pp=2.0), engine("sglang").defaults, 1.0, 9216, role="decode", compressed=True)
+    assert [fault.field for fault in flag_faults(pool, "sglang")] == ["strategy.pp"]
+    assert flag_faults(replace(pool, compressed=False), "sglang") == []
+
+
 @pytest.mark.parametrize("model", ["deepseek-v4-flash", "deepseek-v4-pro"])
 def test_training_names_the_model_and_refuses(model: str) -> None:
     cluster = build(parse({"accelerator": "h100-sxm", "accelerators": 8}))
@@ -316,7 +331,7 @@ def test_published_room_for_requests_of_a_million_positions(split: Split, told: 
 
 # Medians of a closed loop of SGLang, without drafts: (accelerators, clients, requests) -> seconds to the first token, seconds
 # of each further one, tokens in and out per second and accelerator. Lengths are drawn from 1 to 8,192 and from 1 to 1,024
-# (bench_serving's default range), 256 requests run at once (SGLang's limit for this model). Source: sgl-project/sglang at 0858700,
+# (bench_serving's default range), 256 requests run at once (SGLang's limit for this model). Source: sgl-project/sglang, 0858700:
 # docs_new/src/snippets/configs/deepseek-ai, deepseek-v4-benchmarks.jsx and deepseek-v4.jsx (0.5.15: high throughput, TP, Marlin);
 # pull request 33109 has the first row again (0.5.16: 195.1 s, 123.8 ms, 4573).
 SERVED = {
