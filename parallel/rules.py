@@ -14,7 +14,7 @@ from clusters.build import Cluster
 from collectives.pipelines import SCHEDULES as PIPELINES
 from collectives.pipelines.domains import any_numbers
 from parallel.exchange import works_for
-from parallel.models import Mlp, Model, Moe, indexed, layer_count
+from parallel.models import Mlp, Model, Moe, compressed, indexed, layer_count
 from parallel.placement import ORDERS, domain_size, members_of, world
 from parallel.serving.contexts import context_ranks
 from parallel.serving.phases import replicas, stage_ranks
@@ -64,6 +64,10 @@ def divides(part: Column, whole: float | Column) -> Mask:
 
 def _indexed(c: Columns, s: Setting) -> Mask:
     return np.full(c.rows, indexed(s.model))
+
+
+def _compressed(c: Columns, s: Setting) -> Mask:
+    return np.full(c.rows, compressed(s.model))
 
 
 def _heads(c: Columns, s: Setting) -> Mask:
@@ -136,7 +140,7 @@ def _fresh(s: Setting) -> float:
 
 
 def _recurrent(c: Columns, s: Setting) -> Mask:
-    return np.full(c.rows, any(kind.attention.kind in ("delta", "compressed") for kind in s.model.layers))
+    return np.full(c.rows, any(kind.attention.kind == "delta" for kind in s.model.layers))
 
 
 def _copies(c: Columns, s: Setting) -> Mask:
@@ -166,7 +170,7 @@ TRAIN_RULES: tuple[Rule, ...] = (
     Rule(
         "training prices no indexed attention",
         (),
-        lambda c, s: ~_indexed(c, s),
+        lambda c, s: ~_indexed(c, s) & ~_compressed(c, s),
         "sparse attention over indexed positions is priced in serving alone: train the dense shape, such as deepseek-v3",
     ),
     Rule("tp divides the attention heads", ("tp",), _heads, "choose a tp that divides heads and key-value heads"),
@@ -282,10 +286,16 @@ SERVE_RULES: tuple[Rule, ...] = (
         "lower cp: a prompt is cut into 2·cp pieces of a token at least",
     ),
     Rule(
-        "states and entries are made of positions in order",
+        "a recurrent state is computed in order",
         ("cp",),
         lambda c, s: (context_ranks(c) == 1) | ~_recurrent(c, s),
-        "set cp to 1: a linear-attention layer hands on its state, compressed attention the positions of an entry",
+        "set cp to 1: a linear-attention layer hands its state from token to token",
+    ),
+    Rule(
+        "an entry is made of positions of one rank",
+        ("cp",),
+        lambda c, s: (context_ranks(c) == 1) | ~_compressed(c, s),
+        "set cp to 1: compressed attention makes entries of neighbouring positions, and dealing these is not priced",
     ),
     Rule(
         "stages hold at least one layer",

@@ -11,11 +11,22 @@ from hypothesis import strategies as st
 from clusters.build import build
 from clusters.catalogue import accelerator
 from clusters.spec import parse
-from parallel.compressed import compressed_decode, compressed_prompt, padded_heads, stream_operators
+from parallel.compressed import compressed_decode, compressed_prompt, padded_heads, projections, stream_operators
 from parallel.entries import chosen_positions, pooled_bytes, seen_at, seen_between
 from parallel.io import read_model
-from parallel.models import Attention, Compression, Indexer, kv_bytes_per_sequence, module_kind
-from parallel.operators import Operator
+from parallel.models import (
+    Attention,
+    Compression,
+    Indexer,
+    Model,
+    attention_matrices,
+    flops_per_token_forward,
+    kv_bytes_per_sequence,
+    layer_count,
+    module_kind,
+    weights,
+)
+from parallel.operators import Operator, gemm_flops
 from parallel.serving.compressed import Compressed, compressed_linear
 from parallel.serving.drafts import draft_memory, drafting
 from parallel.serving.engines import Engine, engine, serving_recipe
@@ -218,6 +229,31 @@ def test_a_million_positions_cost_a_step_little() -> None:
     read = 21 * (1e6 - 8192) * (KEY + 4 + 4) / 4 / cost().hbm_Bps / cost().hbm_efficiency
     assert far - near == pytest.approx(read + 20 * (1e6 - 8192) / 128 * ENTRY / cost().hbm_Bps, rel=0.6)
     assert far < 1.5e-3
+
+
+@quick
+@given(st.sampled_from([FLASH, PRO]), st.sampled_from([1, 2, 4, 8]))
+def test_products_of_all_ranks_are_the_weights_of_the_model(model: Model, tp: int) -> None:
+    multiplied, counted = 0.0, 0
+    for kind in model.layers:
+        for op in projections(kind.attention, model.hidden, 1.0, tp):
+            split = op.name in ("q up", "output groups", "attention out")
+            multiplied += kind.count * number(gemm_flops(op)) * (tp if split else 1)
+        counted += 2 * kind.count * weights(attention_matrices(kind.attention, model.hidden))
+    assert multiplied == pytest.approx(counted, rel=1e-12)
+    streams = 2 * 2 * layer_count(model) * 24 * 4 * model.hidden
+    assert number(flops_per_token_forward(model, 4096)["attention_projections"]) == counted + streams
+
+
+@pytest.mark.parametrize("context", [64, 8192])
+def test_cores_of_a_prompt_do_the_work_that_the_model_counts(context: int) -> None:
+    found = 0.0
+    for kind in FLASH.layers:
+        ops = compressed_prompt(kind.attention, 4096, 1.0, 0.0, float(context), 1.0)
+        found += kind.count * sum(
+            number(op.flops) for op in ops if op.term == "attention core" and op.kind == "attention"
+        )
+    assert found == pytest.approx(number(flops_per_token_forward(FLASH, context)["attention_scores"]))
 
 
 # --- a phase by itself --------------------------------------------------------------------------------------------
