@@ -5,46 +5,16 @@ implies without saying so in the file (query-key norms, biases, LayerNorm). Faul
 lists every fault.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
-from parallel.shapes import Attention, Indexer, LayerKind, Mlp, Model, Moe
-from topo.errors import Fault, SpecError
-
-_T = TypeVar("_T")
-
-
-# --- which key holds what -----------------------------------------------------------------------------------------
-
-#: For each size of ours, the keys that may hold it, first found first taken.
-KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "layers": ("num_hidden_layers", "n_layer"),
-        "hidden": ("hidden_size", "n_embd"),
-        "heads": ("num_attention_heads", "n_head"),
-        "kv_heads": ("num_key_value_heads",),
-        "head_dim": ("head_dim",),
-        "intermediate": ("intermediate_size", "n_inner"),
-        "vocab": ("vocab_size",),
-        "experts": ("n_routed_experts", "num_experts", "num_local_experts"),
-        "topk": ("num_experts_per_tok", "num_experts_per_token", "experts_per_token"),
-        "expert_intermediate": ("moe_intermediate_size", "intermediate_size"),
-        "shared_experts": ("n_shared_experts",),
-        "shared_intermediate": ("shared_expert_intermediate_size", "shared_intermediate_size"),
-        "groups": ("n_group",),
-        "topk_groups": ("topk_group",),
-        "first_dense": ("first_k_dense_replace",),
-        "moe_every": ("decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step"),
-        "learned_positions": ("n_positions", "max_position_embeddings"),
-        "mtp_layers": ("num_nextn_predict_layers",),
-        "sliding_window": ("sliding_window", "attention_chunk_size"),
-    }
-)
-
-#: More layers than any transformer has; a larger number is a slip of the pen.
-MOST_LAYERS = 10_000
+from parallel.configcompressed import compressed_rows, hash_layers, read_compressed
+from parallel.configreader import MOST_LAYERS, Reader, read_indexer
+from parallel.layerkinds import Row, layer_kinds
+from parallel.shapes import Attention, Mlp, Model, Moe
+from topo.errors import SpecError
 
 #: Fields whose presence means an operator that `models` cannot express; value: what it is.
 REFUSED: Mapping[str, str] = MappingProxyType(
@@ -55,7 +25,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "hybrid_override_pattern": "Mamba layers",
         "mamba_d_state": "Mamba layers",
         "ssm_cfg": "Mamba layers",
-        "compress_ratios": "attention over compressed positions",
         "index_kpool": "an index over pooled positions",
         "is_encoder_decoder": "an encoder",
     }
@@ -81,6 +50,7 @@ class Family:
     sinks: bool = False
     windowed: str = "never"  # never | all | flagged (use_sliding_window) | alternate
     mla: bool = False
+    compressed: bool = False
 
 
 _GPT = Family(
@@ -104,6 +74,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "deepseek_v3": _DEEPSEEK_V3,
         "deepseek_v32": _DEEPSEEK_V3,
         "glm_moe_dsa": _DEEPSEEK_V3,
+        "deepseek_v4": Family(router_bias=True, sinks=True, compressed=True),
         "kimi_k2": _DEEPSEEK_V3,
         "gpt2": _GPT,
         "gpt": _GPT,
@@ -125,57 +96,10 @@ QUANTISED = {"fp8": ("fp8", ""), "mxfp4": ("bf16", "mxfp4")}
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
-# --- reading one file ---------------------------------------------------------------------------------------------
+# --- reading one file -----------------------------------------------------------------------------------------------
 
 
-class _Reader:
-    """A config as typed fields: every getter records a fault instead of raising, so that all are reported at once."""
-
-    def __init__(self, raw: Mapping[str, Any], file: str, family: Family) -> None:
-        self.raw, self.file, self.keys = raw, file, {**KEYS, **family.keys}
-        self.faults: list[Fault] = []
-
-    def key(self, name: str) -> str:
-        """Return the key of the file that holds `name`, or the usual one where none does."""
-        options = self.keys.get(name, (name,))
-        return next((key for key in options if self.raw.get(key) is not None), options[0])
-
-    def fault(self, name: str, problem: str, remedy: str) -> None:
-        key = self.key(name)
-        self.faults.append(Fault(key, self.raw.get(key), problem, remedy, self.file))
-
-    def whole(self, name: str, default: int | None = None, minimum: int = 1, maximum: int = 10**12) -> int | None:
-        """Return an integer in [minimum, maximum]; None, with a fault, where it is missing or anything else."""
-        value = self.raw.get(self.key(name))
-        if value is None:
-            if default is None:
-                self.fault(name, "is missing", "add it")
-            return default
-        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
-            self.fault(name, "must be a whole number", f"write a number from {minimum} to {maximum:,}")
-            return None
-        return value
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self.raw.get(self.key(name))
-        if value is not None and not isinstance(value, bool):
-            self.fault(name, "must be true or false", "write true or false")
-        return value if isinstance(value, bool) else default
-
-    def build(self, make: Callable[..., _T], names: Mapping[str, str], **values: Any) -> _T | None:
-        """Return `make(**values)`; None where a value is missing, or where they disagree (recorded by file key)."""
-        if any(value is None for value in values.values()):
-            return None
-        try:
-            return make(**values)
-        except SpecError as error:
-            for found in error.faults:
-                key = self.key(names.get(found.field, found.field))
-                self.faults.append(Fault(key, found.value, found.problem, found.remedy, self.file))
-            return None
-
-
-def _head_dim(reader: _Reader, hidden: int | None, heads: int | None) -> int | None:
+def _head_dim(reader: Reader, hidden: int | None, heads: int | None) -> int | None:
     """Return the file's `head_dim`, or hidden/heads where that is whole."""
     if reader.raw.get("head_dim") is not None or hidden is None or heads is None:
         return reader.whole("head_dim", default=1)
@@ -185,8 +109,10 @@ def _head_dim(reader: _Reader, hidden: int | None, heads: int | None) -> int | N
     return hidden // heads
 
 
-def _read_attention(reader: _Reader, family: Family, hidden: int | None) -> Attention | None:
+def _read_attention(reader: Reader, family: Family, hidden: int | None) -> Attention | None:
     heads = reader.whole("heads")
+    if family.compressed:
+        return read_compressed(reader, heads)
     biased = reader.flag("attention_bias", default=False)
     names = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
     mla = family.mla or reader.raw.get("kv_lora_rank") is not None
@@ -198,7 +124,10 @@ def _read_attention(reader: _Reader, family: Family, hidden: int | None) -> Atte
     else:
         head_dim = _head_dim(reader, hidden, heads)
     if reader.raw.get("index_topk"):
-        latent["indexer"] = _read_indexer(reader, latent)
+        if not (latent.get("kv_lora_rank") and latent.get("q_lora_rank")):
+            problem = "means an index over other than latents, which cannot be expressed"
+            reader.fault("index_topk", problem, "write kv_lora_rank")
+        latent["indexer"] = read_indexer(reader)
     return reader.build(
         Attention,
         {},
@@ -214,17 +143,7 @@ def _read_attention(reader: _Reader, family: Family, hidden: int | None) -> Atte
     )
 
 
-def _read_indexer(reader: _Reader, latent: Mapping[str, Any]) -> Indexer | None:
-    """Return the indexer of sparse attention, over latents of keys and queries."""
-    if not (latent.get("kv_lora_rank") and latent.get("q_lora_rank")):
-        reader.fault(
-            "index_topk", "means an index over other than latents, which cannot be expressed", "write kv_lora_rank"
-        )
-    names = {"heads": "index_n_heads", "head_dim": "index_head_dim", "topk": "index_topk"}
-    return reader.build(Indexer, names, **{name: reader.whole(key) for name, key in names.items()})
-
-
-def _read_mlp(reader: _Reader, family: Family, hidden: int | None) -> Mlp | None:
+def _read_mlp(reader: Reader, family: Family, hidden: int | None) -> Mlp | None:
     default = 4 * hidden if hidden and not family.gated else None
     width = reader.whole("intermediate", default=default)
     gated = reader.flag("gated_mlp", default=family.gated)
@@ -232,7 +151,7 @@ def _read_mlp(reader: _Reader, family: Family, hidden: int | None) -> Mlp | None
     return reader.build(Mlp, {}, intermediate=width, gated=gated, bias=bias)
 
 
-def _read_moe(reader: _Reader, family: Family) -> Moe | None:
+def _read_moe(reader: Reader, family: Family) -> Moe | None:
     width = reader.whole("expert_intermediate")
     count = reader.whole("shared_experts", default=family.shared_experts, minimum=0)
     shared = reader.whole("shared_intermediate", default=(count or 0) * (width or 0), minimum=0)
@@ -262,7 +181,7 @@ LAYER_TYPES: Mapping[str, bool] = {
 }
 
 
-def _windows(reader: _Reader, family: Family, stated: int | None) -> list[int]:
+def _windows(reader: Reader, family: Family, stated: int | None) -> list[int]:
     """Return every layer's sliding window in positions (0: none); one layer stands for an unreadable count.
 
     A layer that attends within chunks (Llama 4) counts as one with a window of a chunk, the most that it sees.
@@ -291,7 +210,7 @@ def _windows(reader: _Reader, family: Family, stated: int | None) -> list[int]:
 INDEXER_TYPES: Mapping[str, bool] = {"full": False, "shared": True, "F": False, "S": True}
 
 
-def _shared(reader: _Reader, layers: int) -> list[bool]:
+def _shared(reader: Reader, layers: int) -> list[bool]:
     """Return for every layer whether it attends to the positions that one before it chose.
 
     Listed (`indexer_types`, else `index_topk_pattern`), or all but layer ℓ with ``max(ℓ − offset + 1, 0) mod freq = 0``.
@@ -316,7 +235,7 @@ def _shared(reader: _Reader, layers: int) -> list[bool]:
     return [max(index - offset + 1, 0) % every != 0 for index in range(layers)]
 
 
-def _routed(reader: _Reader, layers: int) -> list[bool]:
+def _routed(reader: Reader, layers: int) -> list[bool]:
     """Return for every layer whether it holds experts."""
     if not reader.raw.get(reader.key("experts")):
         return [False] * layers
@@ -329,54 +248,7 @@ def _routed(reader: _Reader, layers: int) -> list[bool]:
     return [index >= first and (index + 1) % every == 0 and index not in dense for index in range(layers)]
 
 
-class Row(NamedTuple):
-    """What tells one layer from another: whether it holds experts, its window, and whether another one's index serves it."""
-
-    routed: bool
-    window: int = 0
-    shared: bool = False
-
-    def name(self, windowed: bool) -> str:
-        """Return what the kind of layer is called in a model that has windows, or none."""
-        slides = f"-{'sliding' if self.window else 'full'}" if windowed else ""
-        return f"{'moe' if self.routed else 'dense'}{slides}{'-shared-index' * self.shared}"
-
-    def attention(self, usual: Attention) -> Attention:
-        """Return the attention of such a layer."""
-        indexer = replace(usual.indexer, heads=0, head_dim=0) if usual.indexer and self.shared else usual.indexer
-        return replace(usual, sliding_window=self.window, indexer=indexer)
-
-
-def _stack(rows: list[Row]) -> tuple[list[Row], tuple[int, ...]]:
-    """Return the distinct kinds of layer in order of appearance, and the shortest order that repeats ( () if sorted).
-
-    >>> kinds, order = _stack([Row(False), Row(True), Row(False), Row(True)])
-    >>> [kind.name(False) for kind in kinds], order
-    (['dense', 'moe'], (0, 1))
-    """
-    kinds = list(dict.fromkeys(rows))
-    order = [kinds.index(row) for row in rows]
-    if order == sorted(order):
-        return kinds, ()
-    fits = (n for n in range(1, len(order) + 1) if all(order[i] == order[i % n] for i in range(len(order))))
-    return kinds, tuple(order[: next(fits)])
-
-
-def layer_kinds(
-    rows: list[Row], attention: Attention, mlp: Mlp | None, moe: Moe | None
-) -> tuple[tuple[LayerKind, ...], tuple[int, ...]]:
-    """Return the kinds of the layers, and their repeating order."""
-    kinds, pattern = _stack(rows)
-    windowed = any(kind.window for kind in kinds)
-    made = []
-    for kind in kinds:
-        block = moe if kind.routed else mlp
-        if block is not None:
-            made.append(LayerKind(kind.name(windowed), kind.attention(attention), block, rows.count(kind)))
-    return tuple(made), pattern
-
-
-def _precision(reader: _Reader) -> tuple[str, str]:
+def _precision(reader: Reader) -> tuple[str, str]:
     """Return the format of the published weights, and of the routed experts where that differs."""
     own = reader.raw.get("native_precision")
     if isinstance(own, str):
@@ -385,10 +257,11 @@ def _precision(reader: _Reader) -> tuple[str, str]:
     quantised = reader.raw.get("quantization_config")
     method = quantised.get("quant_method") if isinstance(quantised, dict) else None
     plain = DTYPES.get(str(reader.raw.get("torch_dtype") or reader.raw.get("dtype")), "bf16")
-    return QUANTISED.get(str(method), (plain, ""))
+    found = QUANTISED.get(str(method), (plain, ""))
+    return (found[0], "mxfp4") if reader.raw.get("expert_dtype") == "fp4" else found
 
 
-def _published(reader: _Reader) -> float | None:
+def _published(reader: Reader) -> float | None:
     value = reader.raw.get("published_parameters")
     if value is None:
         return None
@@ -423,15 +296,22 @@ def model_from_config(config: Mapping[str, Any], name: str, file: str = "") -> M
     raw = {**config, **nested} if isinstance(nested, dict) else config
     kind = str(raw.get("model_type", "llama"))
     family = FAMILIES.get(kind, Family())
-    reader = _Reader(raw, file, family)
+    reader = Reader(raw, file, family.keys)
     for key in REFUSED:
         if raw.get(key):
             reader.fault(key, f"means {REFUSED[key]}, which cannot be expressed", "choose another model")
+    for key in ("compress_ratios", "hc_mult"):
+        if raw.get(key) and not family.compressed:
+            reader.fault(key, f"is read of deepseek_v4 alone, and model_type is {kind}", "choose another model")
 
     hidden, layers = reader.whole("hidden"), reader.whole("layers", maximum=MOST_LAYERS)
     attention = _read_attention(reader, family, hidden)
-    told = (_routed(reader, layers or 1), _windows(reader, family, layers), _shared(reader, layers or 1))
-    rows = [Row(*each) for each in zip(*told, strict=True)]
+    routed = _routed(reader, layers or 1)
+    if family.compressed:
+        rows = compressed_rows(reader, routed)
+    else:
+        told = (routed, _windows(reader, family, layers), _shared(reader, layers or 1))
+        rows = [Row(*each) for each in zip(*told, strict=True)]
     mlp = None if all(row.routed for row in rows) else _read_mlp(reader, family, hidden)
     moe = _read_moe(reader, family) if any(row.routed for row in rows) else None
     learned = family.learned_positions or raw.get("positions") == "learned"
@@ -444,6 +324,8 @@ def model_from_config(config: Mapping[str, Any], name: str, file: str = "") -> M
         "learned_positions": reader.whole("learned_positions") if learned else 0,
         "mtp_layers": reader.whole("mtp_layers", default=0, minimum=0),
         "norm": family.norm,
+        "streams": reader.whole("streams", default=1),
+        "hash_layers": hash_layers(reader),
         "native_precision": precision,
         "expert_precision": expert_precision,
         "published_parameters": _published(reader),

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from parallel.entries import kept_bytes
 from parallel.models import (
     REPLICATED,
     LayerKind,
@@ -19,12 +20,14 @@ from parallel.models import (
     expert_parameters,
     final_norm_parameters,
     head_parameters,
+    joined_parameters,
     layer_count,
     layer_order,
     mlp_parameters,
     norm_parameters,
     router_parameters,
     shared_parameters,
+    stream_parameters,
 )
 from parallel.operators import position_bytes
 from parallel.precision import FORMATS, Recipe
@@ -34,6 +37,11 @@ from topo.columns import Column, ColumnLike, column
 
 PLACES = ("first", "inner", "last")
 WEIGHT_BYTES = 2.0  # BF16 parameters that forward and backward read
+UNQUANTISED = (
+    "compressor",
+    "index_compressor",
+    "index_weight",
+)  # of compressed attention (safetensors of DeepSeek-V4-Flash)
 
 
 def attention_shard(model: Model, kind: LayerKind, tp: ColumnLike) -> Column:
@@ -48,10 +56,24 @@ def attention_shard(model: Model, kind: LayerKind, tp: ColumnLike) -> Column:
     return whole + (attention_parameters(model, kind) - whole + (copies - 1.0) * key_value) / column(tp)
 
 
+def attention_bytes(model: Model, kind: LayerKind, tp: ColumnLike, bytes_per_value: float) -> Column:
+    """Weight bytes of attention of one layer on one rank: compressors and an index's weights of theirs stay in BF16."""
+    sizes = attention_matrices(kind.attention, model.hidden)
+    wide = sum(r * c for name, (r, c) in sizes.items() if kind.attention.compression and name in UNQUANTISED)
+    return attention_shard(model, kind, tp) * bytes_per_value + wide * (
+        WEIGHT_BYTES - min(bytes_per_value, WEIGHT_BYTES)
+    )
+
+
+def small_parameters(model: Model, kind: LayerKind) -> int:
+    """Parameters of router, norms and hyper-connections of one layer; the last are in FP32, and count as two each."""
+    return router_parameters(model, kind) + norm_parameters(model) + 2 * stream_parameters(model)
+
+
 def dense_shard(model: Model, kind: LayerKind, tp: ColumnLike) -> Column:
-    """Parameters of one layer on one rank, routed experts left out; router and norms are held whole."""
+    """Parameters of one layer on one rank, routed experts left out; router, norms and hyper-connections are held whole."""
     split = mlp_parameters(model, kind) + shared_parameters(model, kind)
-    whole = router_parameters(model, kind) + norm_parameters(model)
+    whole = router_parameters(model, kind) + norm_parameters(model) + stream_parameters(model)
     return attention_shard(model, kind, tp) + split / column(tp) + whole
 
 
@@ -113,10 +135,13 @@ def _most_in_a_row(model: Model, kind: int) -> Column:
 
 
 def end_parameters(model: Model, tp: ColumnLike, pp: ColumnLike) -> Column:
-    """Embedding and head on the stage that holds more of them, both where there is one stage; the last norm whole."""
+    """Embedding and head on the stage that holds more of them, both where there is one stage; the last norm whole.
+
+    So is what joins residual streams.
+    """
     table, out = float(embedding_parameters(model)), float(head_parameters(model))
     split = np.where(column(pp) > 1, max(table, out), table + out)
-    return split / column(tp) + final_norm_parameters(model)
+    return split / column(tp) + final_norm_parameters(model) + joined_parameters(model)
 
 
 def stage_parameters(
@@ -146,9 +171,9 @@ def serving_weights(model: Model, cols: Mapping[str, Column], recipe: Recipe, co
     total = end_parameters(model, cols["tp"], cols["pp"]) * width["head"]
     for n, kind in zip(layers, model.layers, strict=True):
         feed = (mlp_parameters(model, kind) + shared_parameters(model, kind)) / cols["tp"]
-        small = (router_parameters(model, kind) + norm_parameters(model)) * WEIGHT_BYTES
+        small = small_parameters(model, kind) * WEIGHT_BYTES
         total = total + n * (
-            attention_shard(model, kind, cols["tp"]) * width["attention"]
+            attention_bytes(model, kind, cols["tp"], width["attention"])
             + feed * width["mlp"]
             + small
             + expert_shard(model, kind, spread, 1.0, copies) * width["experts"]
@@ -167,5 +192,6 @@ def cache_bytes(
     total = column(0.0)
     for n, kind in zip(layers, model.layers, strict=True):
         seen = np.minimum(context, kind.attention.sliding_window) if kind.attention.sliding_window else column(context)
-        total = total + n * sequences * seen * position_bytes(kind.attention, cols["tp"], work.kv_bytes)
+        held = seen * position_bytes(kind.attention, cols["tp"], work.kv_bytes) + kept_bytes(kind.attention, context)
+        total = total + n * sequences * held
     return total

@@ -9,10 +9,23 @@ from dataclasses import replace
 
 import numpy as np
 
+from parallel.entries import (
+    chosen_positions,
+    collapse_parameters,
+    compression_vectors,
+    entry_bytes,
+    kept_bytes,
+    pace,
+    seen_at,
+    seen_between,
+    stream_parameters,
+    stream_products,
+)
 from parallel.shapes import (
     NORMS,
     REPLICATED,
     Attention,
+    Compression,
     Indexer,
     LayerKind,
     Mlp,
@@ -32,6 +45,7 @@ __all__ = [
     "NORMS",
     "REPLICATED",
     "Attention",
+    "Compression",
     "Indexer",
     "LayerKind",
     "Mlp",
@@ -44,6 +58,7 @@ __all__ = [
     "attention_parameters",
     "cached_bytes",
     "chosen_positions",
+    "compressed",
     "embedding_parameters",
     "expert_parameters",
     "final_norm_parameters",
@@ -52,6 +67,8 @@ __all__ = [
     "index_key_bytes",
     "index_score_flops",
     "indexed",
+    "joined_parameters",
+    "kept_bytes",
     "kv_bytes_per_sequence",
     "kv_bytes_per_token",
     "kv_bytes_per_token_by_kind",
@@ -69,6 +86,7 @@ __all__ = [
     "router_parameters",
     "score_flops",
     "shared_parameters",
+    "stream_parameters",
     "weights",
 ]
 
@@ -90,7 +108,8 @@ def _attention_vectors(attention: Attention, hidden: int) -> int:
     a = attention
     projected = {"none": 0, "head": 2 * a.head_dim, "full": (a.heads + a.kv_heads) * a.head_dim}[a.qk_norm]
     latent = a.q_lora_rank + a.kv_lora_rank if a.kind == "mla" else 0
-    latent += NORMS["layernorm"] * a.indexer.head_dim if a.indexer else 0
+    latent += NORMS["layernorm"] * a.indexer.head_dim if a.indexer and not a.compression else 0
+    latent += compression_vectors(a)
     biased = (a.heads + 2 * a.kv_heads) * a.head_dim if a.bias and a.kind == "gqa" else 0
     return projected + latent + biased + (hidden if a.output_bias else 0) + (a.heads if a.sinks else 0)
 
@@ -100,7 +119,9 @@ def attention_parameters(model: Model, kind: LayerKind) -> int:
 
     GQA: h·d·(2·heads + 2·kv_heads). MLA: h·r_q + r_q·heads·(nope + rope) + h·(r_kv + rope)
     + r_kv·heads·(nope + v) + heads·v·h, plus the two latent norms. An indexer: r_q·heads_I·d_I + h·(d_I + heads_I), plus the
-    LayerNorm of its key (deepseek-ai/DeepSeek-V3.2-Exp, inference/model.py, class Indexer).
+    LayerNorm of its key (deepseek-ai/DeepSeek-V3.2-Exp, inference/model.py, class Indexer). Compressed attention:
+    h·(r_q + d) + r_q·heads·d + heads·d·r_o + g·r_o·h, and 2·h·d of keys and gates where it has entries, twice that with an
+    indexer, which has an index of its own of them.
 
     >>> llama = LayerKind("dense", Attention("gqa", heads=32, kv_heads=8, head_dim=128), Mlp(14336), 32)
     >>> attention_parameters(Model("llama-3.1-8b", 4096, 128256, (llama,)), llama) == 2 * 4096 * (4096 + 1024)
@@ -156,6 +177,7 @@ def layer_parameters(model: Model, kind: LayerKind, active: bool = False) -> int
     return (
         attention_parameters(model, kind)
         + norm_parameters(model)
+        + stream_parameters(model)
         + mlp_parameters(model, kind)
         + router_parameters(model, kind)
         + shared_parameters(model, kind)
@@ -182,13 +204,20 @@ def final_norm_parameters(model: Model) -> int:
     return NORMS[model.norm] * model.hidden
 
 
+def joined_parameters(model: Model) -> int:
+    """Return what joins the residual streams, less the biases that routers of the first layers lack: 0 of most models."""
+    unbiased = model.hash_layers * sum(kind.mlp.experts for kind in model.layers[:1] if isinstance(kind.mlp, Moe))
+    return collapse_parameters(model) - unbiased
+
+
 def mtp_parameters(model: Model) -> int:
     """Return the parameters of all multi-token-prediction modules; embedding and head are the main model's.
 
-    Each module: a layer of the last kind, a projection from 2h to h, and three norms (DeepSeek-V3 §2.2, eq. 21).
+    Each module: a layer of the last kind, a projection from 2h to h, and three norms (DeepSeek-V3 §2.2, eq. 21); streams are
+    joined at its end too.
     """
     each = layer_parameters(model, module_kind(model)) + 2 * model.hidden**2 + 3 * NORMS[model.norm] * model.hidden
-    return model.mtp_layers * each
+    return model.mtp_layers * (each + collapse_parameters(model))
 
 
 def parameters(model: Model, with_mtp: bool = False) -> int:
@@ -200,6 +229,7 @@ def parameters(model: Model, with_mtp: bool = False) -> int:
     """
     layers = sum(kind.count * layer_parameters(model, kind) for kind in model.layers)
     ends = embedding_parameters(model) + final_norm_parameters(model) + head_parameters(model)
+    ends += joined_parameters(model)
     return layers + ends + (mtp_parameters(model) if with_mtp else 0)
 
 
@@ -210,6 +240,7 @@ def active_parameters(model: Model, count_embedding: bool = True) -> int:
     for it is the output matrix too.
     """
     layers = sum(kind.count * layer_parameters(model, kind, active=True) for kind in model.layers)
+    layers += joined_parameters(model)
     if count_embedding:
         return layers + embedding_parameters(model) + final_norm_parameters(model) + head_parameters(model)
     return layers + final_norm_parameters(model) + model.vocab * model.hidden
@@ -222,29 +253,18 @@ def attended_positions(attention: Attention, context: ColumnLike, causal: bool =
     """Return the positions that a token attends to: the mean over a sequence (`causal`) or at the end of it.
 
     With window w and c tokens, m = min(c, w): causal m − m²/(2c), which is c/2 without a window; else m. An indexer's top-k
-    bounds it as a window does.
+    bounds it as a window does. Entries of compressed attention count as positions (`parallel.entries`).
 
     >>> full, window = Attention("gqa", 1, 1, 64), Attention("gqa", 1, 1, 64, sliding_window=128)
     >>> float(attended_positions(full, 4096)), float(attended_positions(window, 4096))
     (2048.0, 126.0)
     """
     tokens = column(context)
+    if attention.compression:
+        return seen_between(attention, 0.0, tokens) if causal else seen_at(attention, tokens)
     most = attention.indexer.topk if attention.indexer else attention.sliding_window
     seen = np.minimum(tokens, most) if most else tokens
     return column(seen - seen**2 / (2 * np.maximum(tokens, 1.0)) if causal else seen)
-
-
-def chosen_positions(first: ColumnLike, last: ColumnLike, topk: float) -> Column:
-    """Return how many of the positions before it a token attends to, on average of those at `first` to `last`.
-
-    ``E[min(x, k)] = (a + b)/2 − ((b − k)₊² − (a − k)₊²) / (2(b − a))`` of x spread evenly from a to b.
-
-    >>> [float(chosen_positions(0, last, 2048)) for last in (2048, 4096)], float(chosen_positions(8192, 9000, 2048))
-    ([1024.0, 1536.0], 2048.0)
-    """
-    a, b = column(first), column(last)
-    beyond = np.maximum(b - topk, 0.0) ** 2 - np.maximum(a - topk, 0.0) ** 2
-    return column((a + b) / 2.0 - beyond / (2.0 * np.maximum(b - a, 1e-9)))
 
 
 def score_flops(attention: Attention, positions: ColumnLike) -> Column:
@@ -261,17 +281,24 @@ def score_flops(attention: Attention, positions: ColumnLike) -> Column:
 def index_score_flops(attention: Attention, positions: ColumnLike) -> Column:
     """Return the FLOPs of one token's index scores over `positions`: 2·heads_I·d_I·positions; 0 without an indexer.
 
+    An index of compressed attention has a key for each entry, so for every `parallel.entries.pace` positions.
+
     >>> v32 = Attention("mla", 128, 128, 128, 1536, 512, 128, 64, 128, indexer=Indexer(64, 128, 2048))
     >>> float(index_score_flops(v32, 1))
     16384.0
     """
     indexer = attention.indexer
-    return column(2.0 * (indexer.heads * indexer.head_dim if indexer else 0.0) * column(positions))
+    return column(2.0 * (indexer.heads * indexer.head_dim if indexer else 0.0) * column(positions) / pace(attention))
 
 
 def indexed(model: Model) -> bool:
     """Whether tokens of any layer attend to positions that an indexer chooses."""
     return any(kind.attention.indexer for kind in model.layers)
+
+
+def compressed(model: Model) -> bool:
+    """Whether any layer attends to entries that stand for several positions."""
+    return any(kind.attention.compression for kind in model.layers)
 
 
 def flops_per_token_forward(model: Model, context: ColumnLike, causal: bool = True) -> dict[str, Column]:
@@ -299,6 +326,7 @@ def flops_per_token_forward(model: Model, context: ColumnLike, causal: bool = Tr
     for kind in model.layers:
         n, block = kind.count, kind.mlp
         parts["attention_projections"] += 2 * n * weights(attention_matrices(kind.attention, h))
+        parts["attention_projections"] += 2 * n * stream_products(model)
         scores = column(scores + n * score_flops(kind.attention, attended_positions(kind.attention, context, causal)))
         scores = column(scores + n * index_score_flops(kind.attention, column(context) * (0.5 if causal else 1.0)))
         one = 2 * n * weights(mlp_matrices(h, block.intermediate, block.gated))
@@ -330,13 +358,14 @@ def kv_values_per_token(attention: Attention) -> int:
 def index_key_bytes(attention: Attention) -> float:
     """Return the bytes of a token's index key in one layer, in FP8 with an FP32 scale for each 128 values; 0 without one.
 
-    ``d_I + 4·d_I/128``. Source: deepseek-ai/DeepSeek-V3.2-Exp, inference/model.py, class Indexer (k_cache, k_scale_cache);
-    vllm-project/vllm, vllm/model_executor/models/deepseek_v2.py, class Indexer (k_cache).
+    ``d_I + 4·d_I/128``, of compressed attention for every entry alone. Source: deepseek-ai/DeepSeek-V3.2-Exp,
+    inference/model.py, class Indexer (k_cache, k_scale_cache); vllm-project/vllm,
+    vllm/model_executor/models/deepseek_v2.py, class Indexer (k_cache).
 
     >>> index_key_bytes(Attention("mla", 128, 128, 128, 1536, 512, 128, 64, 128, indexer=Indexer(64, 128, 2048)))
     132.0
     """
-    return attention.indexer.head_dim * SCALED_BYTES if attention.indexer else 0.0
+    return attention.indexer.head_dim * SCALED_BYTES / pace(attention) if attention.indexer else 0.0
 
 
 def latent_bytes(attention: Attention, bytes_per_value: float = 2.0) -> float:
@@ -355,12 +384,14 @@ def latent_bytes(attention: Attention, bytes_per_value: float = 2.0) -> float:
 
 
 def cached_bytes(attention: Attention, bytes_per_value: float = 2.0) -> float:
-    """Return the cache bytes of one token in one layer: its values, or a latent and its index key.
+    """Return the cache bytes of one token in one layer: its values, or a latent and its index key, or its share of an entry.
 
     >>> dense = Attention("mla", 128, 128, 128, 1536, 512, 128, 64, 128)
     >>> cached_bytes(dense), cached_bytes(replace(dense, indexer=Indexer(64, 128, 2048)))  # (512 + 64)·2, and 132 more
     (1152.0, 1284.0)
     """
+    if attention.compression:
+        return entry_bytes(attention) / pace(attention) + index_key_bytes(attention)
     if attention.indexer:
         return latent_bytes(attention, bytes_per_value) + index_key_bytes(attention)
     return kv_values_per_token(attention) * bytes_per_value
@@ -399,12 +430,18 @@ def unwindowed(model: Model, positions: float) -> Model:
 
 
 def kv_bytes_per_sequence(model: Model, context: ColumnLike, bytes_per_value: float = 2.0) -> Column:
-    """Return the cache bytes of a sequence of `context` tokens, windowed layers holding at most their window."""
+    """Return the cache bytes of a sequence of `context` tokens, windowed layers holding at most their window.
+
+    Layers whose entries grow hold a window too, and what waits for an entry (`parallel.entries.kept_bytes`).
+    """
     tokens = column(context)
     held = [
         kind.count
-        * cached_bytes(kind.attention, bytes_per_value)
-        * (np.minimum(tokens, kind.attention.sliding_window) if kind.attention.sliding_window else tokens)
+        * (
+            cached_bytes(kind.attention, bytes_per_value)
+            * (np.minimum(tokens, kind.attention.sliding_window) if kind.attention.sliding_window else tokens)
+            + kept_bytes(kind.attention, tokens)
+        )
         for kind in model.layers
     ]
     return column(np.sum(held, axis=0))

@@ -7,7 +7,10 @@ files hold many that do not matter here.
 from types import MappingProxyType
 from typing import Any, Final
 
-from parallel.configs import DTYPES, FAMILIES, KEYS, LAYER_TYPES, MOST_LAYERS, QUANTISED, REFUSED
+from parallel.configcompressed import RATIOS
+from parallel.configreader import KEYS, MOST_LAYERS
+from parallel.configs import DTYPES, FAMILIES, LAYER_TYPES, QUANTISED, REFUSED
+from parallel.layerkinds import SHORT
 
 WHAT: Final = MappingProxyType(
     {
@@ -41,12 +44,16 @@ WHAT: Final = MappingProxyType(
         "index_skip_topk_offset": "sparse attention: leading layers, and one, that have indexes of their own; left out: 2",
         "sliding_window": "positions that a sliding layer sees",
         "max_window_layers": "layers below this one do not slide",
+        "o_groups": "compressed attention: groups in which outputs of heads are projected",
+        "o_lora_rank": "compressed attention: width of such a group's output",
+        "streams": "residual streams that hyper-connections mix around each block; left out: 1",
+        "hash_layers": "first layers whose experts the token alone decides",
     }
 )
 """Size, by our name or the file's -> what it is."""
 FROM_ZERO: Final = (
     *("shared_experts", "shared_intermediate", "first_dense", "mtp_layers", "q_lora_rank", "max_window_layers"),
-    "index_skip_topk_offset",
+    *("index_skip_topk_offset", "hash_layers"),
 )
 """Sizes that may be 0; all others are at least 1."""
 NEEDED: Final = ("layers", "hidden", "heads", "vocab")
@@ -108,8 +115,26 @@ def _others() -> dict[str, Any]:
         "text_config": {"type": "object", "description": "the language model of a file that holds others too"},
         "layer_types": {
             "type": ["array", "null"],
-            "items": {"enum": [*LAYER_TYPES]},
+            "items": {"enum": [*LAYER_TYPES, *(name for name in SHORT if name not in LAYER_TYPES)]},
             "description": "attention of every layer",
+        },
+        "compress_ratios": {
+            "type": ["array", "null"],
+            "items": {"enum": [*RATIOS]},
+            "description": "compressed attention: positions of an entry, of every layer; 0: the window alone",
+        },
+        "compress_rates": {
+            "type": ["object", "null"],
+            "description": "compressed attention: the same by `layer_types`",
+        },
+        "mlp_layer_types": {
+            "type": ["array", "null"],
+            "items": {"enum": ["hash_moe", "moe"]},
+            "description": "whether the token alone decides the experts of a layer",
+        },
+        "expert_dtype": {
+            "type": ["string", "null"],
+            "description": "format of the routed experts: fp4, where it differs",
         },
         "indexer_types": {
             "type": ["array", "null"],

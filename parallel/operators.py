@@ -104,8 +104,8 @@ def kv_width(att: Attention, tp: ColumnLike) -> Column:
 
 
 def position_bytes(att: Attention, tp: ColumnLike, kv_bytes: float) -> Column:
-    """Return the cache bytes of one position and layer on one rank: `kv_width` values, or a latent and its index key."""
-    if att.indexer:
+    """Return the cache bytes of one position and layer on one rank: `kv_width` values, or a latent (entry) and an index key."""
+    if att.indexer or att.compression:
         return column(cached_bytes(att, kv_bytes)) + 0.0 * column(tp)
     return kv_width(att, tp) * kv_bytes
 

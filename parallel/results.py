@@ -5,7 +5,7 @@ from typing import Any
 from clusters.build import own_notes
 from clusters.software import interval, regime
 from clusters.tunings import tuning
-from parallel.models import indexed
+from parallel.models import compressed, indexed
 from parallel.placement import domain_size
 from parallel.precision import RECIPES, recipe
 from parallel.priced import Priced
@@ -127,7 +127,9 @@ def warnings_of(bound: Bound, cols: Columns, index: int) -> list[str]:
     idle = bound.cluster.accelerators - bound.cluster.usable
     if idle:
         notes.append(f"{idle} accelerators do not fill a domain and stay idle")
-    if indexed(bound.task.model):
+    if compressed(bound.task.model):
+        notes.append("attention over entries of several positions: no measured pass behind the interval has it")
+    elif indexed(bound.task.model):
         notes.append("attention over indexed positions: no measured pass behind the interval has it")
     notes += [beyond_measured(bound, int(cols["ep"][index])), *own_notes(bound.cluster)]
     return [note for note in notes if note]

@@ -14,7 +14,7 @@ from clusters.build import Cluster
 from collectives.pipelines import SCHEDULES as PIPELINES
 from collectives.pipelines.domains import any_numbers
 from parallel.exchange import works_for
-from parallel.models import Mlp, Model, Moe, indexed, layer_count
+from parallel.models import Mlp, Model, Moe, compressed, indexed, layer_count
 from parallel.placement import ORDERS, domain_size, members_of, world
 from parallel.serving.contexts import context_ranks
 from parallel.serving.phases import replicas, stage_ranks
@@ -66,12 +66,17 @@ def _indexed(c: Columns, s: Setting) -> Mask:
     return np.full(c.rows, indexed(s.model))
 
 
+def _compressed(c: Columns, s: Setting) -> Mask:
+    return np.full(c.rows, compressed(s.model))
+
+
 def _heads(c: Columns, s: Setting) -> Mask:
     ok = np.ones(c.rows, dtype=bool)
     for kind in s.model.layers:
         att = kind.attention
-        kv = att.kv_heads if att.kind == "gqa" else att.heads
-        ok &= divides(c["tp"], att.heads) & (divides(c["tp"], kv) | divides(np.full(c.rows, float(kv)), c["tp"]))
+        kv = att.kv_heads if att.kind == "gqa" else att.compression.groups if att.compression else att.heads
+        copied = divides(np.full(c.rows, float(kv)), c["tp"]) & (att.compression is None)
+        ok &= divides(c["tp"], att.heads) & (divides(c["tp"], kv) | copied)
     return ok
 
 
@@ -165,7 +170,7 @@ TRAIN_RULES: tuple[Rule, ...] = (
     Rule(
         "training prices no indexed attention",
         (),
-        lambda c, s: ~_indexed(c, s),
+        lambda c, s: ~_indexed(c, s) & ~_compressed(c, s),
         "sparse attention over indexed positions is priced in serving alone: train the dense shape, such as deepseek-v3",
     ),
     Rule("tp divides the attention heads", ("tp",), _heads, "choose a tp that divides heads and key-value heads"),
@@ -285,6 +290,12 @@ SERVE_RULES: tuple[Rule, ...] = (
         ("cp",),
         lambda c, s: (context_ranks(c) == 1) | ~_recurrent(c, s),
         "set cp to 1: a linear-attention layer hands its state from token to token",
+    ),
+    Rule(
+        "an entry is made of positions of one rank",
+        ("cp",),
+        lambda c, s: (context_ranks(c) == 1) | ~_compressed(c, s),
+        "set cp to 1: compressed attention makes entries of neighbouring positions, and dealing these is not priced",
     ),
     Rule(
         "stages hold at least one layer",

@@ -6,7 +6,7 @@ that most readers import from there.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Any
 
@@ -20,7 +20,9 @@ QK_NORMS = ("none", "head", "full")
 
 #: Matrices that every tensor-parallel rank holds whole: the latent down-projections of MLA (DeepSeek-V2 §2.1), and those of
 #: an indexer (vllm-project/vllm, vllm/model_executor/models/deepseek_v2.py, class Indexer: ReplicatedLinear).
-REPLICATED = frozenset({"query_down", "key_value_down", "index_query", "index_key", "index_weight"})
+REPLICATED = frozenset(
+    {"query_down", "key_value_down", "index_query", "index_key", "index_weight", "compressor", "index_compressor"}
+)
 
 Shape = tuple[int, int]  # (inputs, outputs) of one weight matrix
 
@@ -66,10 +68,31 @@ class Indexer:
 
 
 @dataclass(frozen=True, slots=True)
+class Compression:
+    """Attention to the last `window` positions, and before them to entries that stand for `ratio` positions each (DeepSeek-V4).
+
+    One vector is key and value of all heads. An entry is a gated sum over its positions: with an indexer (CSA) over those
+    of the entry before too, so that keys and gates have twice the width; without (HCA) every entry is attended to. Ratio 0 is
+    the window alone. The heads' outputs pass in `groups` to `rank` values each, and together to the residual stream.
+    Source: DeepSeek-V4 2606.19348 §2.3; huggingface/transformers,
+    src/transformers/models/deepseek_v4/modular_deepseek_v4.py.
+    """
+
+    ratio: int
+    window: int
+    groups: int
+    rank: int
+
+    def __post_init__(self) -> None:
+        _raise(_whole(self, 0, "ratio") + _whole(self, 1, "window", "groups", "rank"))
+
+
+@dataclass(frozen=True, slots=True)
 class Attention:
     """One attention block: grouped-query (`gqa`, multi-head when `kv_heads == heads`), multi-head latent (`mla`), recurrent.
 
     The recurrent one is the gated delta rule (`delta`): `heads` of values, `kv_heads` of keys, a state instead of a cache.
+    `compressed` is DeepSeek-V4's: latent queries over one key-value vector, of which `compression` says how far it reaches.
     `bias` is on the query, key and value projections, `output_bias` on the output projection; `sliding_window` is
     the number of positions a token sees (0: all); `sinks` adds one learned logit per head (gpt-oss); `indexer` chooses the
     positions that a token attends to, whose latents it needs.
@@ -77,8 +100,8 @@ class Attention:
     Raises
     ------
     SpecError
-        If a size is not positive, `kv_heads` does not divide `heads`, a latent size is missing, or an indexer stands beside
-        other than latent queries.
+        If a size is not positive, `kv_heads` does not divide `heads`, a latent size is missing, an indexer stands beside
+        other than latent queries, or compression is not what its kind needs.
 
     Examples
     --------
@@ -103,6 +126,7 @@ class Attention:
     qk_norm: str = "none"
     sinks: bool = False
     indexer: Indexer | None = None
+    compression: Compression | None = None
 
     def __post_init__(self) -> None:
         faults = _whole(self, 1, "heads", "kv_heads", "head_dim")
@@ -113,7 +137,10 @@ class Attention:
             faults += _whole(self, 1, "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
         if self.qk_norm not in QK_NORMS:
             faults.append(Fault("qk_norm", self.qk_norm, "unknown query-key norm", f"write one of {QK_NORMS}"))
-        if self.indexer and (self.kind != "mla" or not self.q_lora_rank or self.sliding_window):
+        faults += self._compression_faults()
+        pooled = self.compression is not None and self.compression.ratio > 0
+        latent = (self.kind == "mla" or pooled) and self.q_lora_rank and not self.sliding_window
+        if self.indexer and not latent:
             problem = "indexes positions of latent attention with a query latent and no window (DeepSeek-V3.2 2512.02556 §2.1)"
             faults.append(
                 Fault("indexer", self.indexer.topk, problem, "leave the indexer out, or give the latent sizes")
@@ -122,6 +149,21 @@ class Attention:
             problem = f"does not divide the {self.heads} query heads"
             faults.append(Fault("kv_heads", self.kv_heads, problem, f"choose a divisor of {self.heads}"))
         _raise(faults)
+
+    def _compression_faults(self) -> list[Fault]:
+        """Return what is wrong with compressed attention, or with compression beside any other."""
+        if self.kind != "compressed" or self.compression is None:
+            problem = "goes with the kind `compressed`, and that with it"
+            wrong = (self.kind == "compressed") != (self.compression is not None)
+            return [Fault("compression", self.kind, problem, "give both or neither")] if wrong else []
+        faults = _whole(self, 1, "q_lora_rank", "qk_rope_head_dim")
+        if self.kv_heads != 1 or self.qk_rope_head_dim >= self.head_dim:
+            problem = "is one vector, of which the rotary part is less than the whole"
+            faults.append(Fault("kv_heads", self.kv_heads, problem, "write 1, and a smaller qk_rope_head_dim"))
+        if self.heads % self.compression.groups:
+            problem = f"do not divide the {self.heads} heads"
+            faults.append(Fault("groups", self.compression.groups, problem, f"choose a divisor of {self.heads}"))
+        return faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +241,8 @@ class Model:
     kinds (windowed × 18, full × 18), the pattern (0, 1) alternates them. `learned_positions` are rows of a position
     table, `embedding_norm` a norm right after the embedding (BLOOM), `norms_per_layer` the norms on the residual
     stream, `mtp_layers` the multi-token-prediction modules (each a layer of the last kind; DeepSeek-V3 §2.2).
+    `streams` are the residual streams that hyper-connections mix around each block (DeepSeek-V4; Xie et al. 2512.24880),
+    `hash_layers` the first layers that route by token id, whose routers have no bias.
     `native_precision` is that of the published weights, `expert_precision` that of the routed experts where it
     differs ("" where not); `published_parameters` what the authors state; `note` a warning from the reader.
 
@@ -219,6 +263,8 @@ class Model:
     norms_per_layer: int = 2
     embedding_norm: bool = False
     pattern: tuple[int, ...] = ()
+    streams: int = 1
+    hash_layers: int = 0
     native_precision: str = "bf16"
     expert_precision: str = ""
     published_parameters: float | None = None
@@ -226,7 +272,7 @@ class Model:
 
     def __post_init__(self) -> None:
         faults = _whole(self, 1, "hidden", "vocab") + _whole(self, 0, "learned_positions", "mtp_layers")
-        faults += _whole(self, 0, "norms_per_layer")
+        faults += _whole(self, 0, "norms_per_layer", "hash_layers") + _whole(self, 1, "streams")
         if not self.layers:
             faults.append(Fault("layers", (), "a model needs at least one layer", "add a layer kind"))
         if len({kind.name for kind in self.layers}) < len(self.layers):
@@ -246,10 +292,15 @@ class Model:
 def module_kind(model: Model) -> LayerKind:
     """Return the kind of layer in a multi-token-prediction module: the last one, and of an index of its own if of any.
 
-    Source: vllm-project/vllm, vllm/model_executor/models/deepseek_v2.py (is_mtp_layer).
+    Of compressed attention it has the window alone. Source: vllm-project/vllm,
+    vllm/model_executor/models/deepseek_v2.py (is_mtp_layer), vllm/models/deepseek_v4/attention.py (compress_ratio).
     """
-    own = [kind for kind in model.layers if not kind.attention.indexer or kind.attention.indexer.scores]
-    return own[-1]
+    last = [kind for kind in model.layers if not kind.attention.indexer or kind.attention.indexer.scores][-1]
+    held = last.attention.compression
+    if held is None:
+        return last
+    alone = replace(held, ratio=0)
+    return replace(last, attention=replace(last.attention, compression=alone, indexer=None, sliding_window=held.window))
 
 
 # --- order and number of layers -----------------------------------------------------------------------------------
@@ -317,7 +368,38 @@ def _delta_matrices(attention: Attention, hidden: int) -> dict[str, Shape]:
     }
 
 
-_MATRICES = {"gqa": _gqa_matrices, "mla": _mla_matrices, "delta": _delta_matrices}
+def _compressed_matrices(attention: Attention, hidden: int) -> dict[str, Shape]:
+    a, held, rank = attention, attention.compression, attention.q_lora_rank
+    if held is None:
+        return {}
+    out = held.groups * held.rank
+    found = {
+        "query_down": (hidden, rank),
+        "query_up": (rank, a.heads * a.head_dim),
+        "key_value_down": (hidden, a.head_dim),
+        "output_groups": (a.heads * a.head_dim // held.groups, out),
+        "output": (out, hidden),
+    }
+    if held.ratio:
+        found["compressor"] = (hidden, 2 * pooled_width(a, a.head_dim))
+    if a.indexer:
+        found["index_query"] = (rank, a.indexer.heads * a.indexer.head_dim)
+        found["index_compressor"] = (hidden, 2 * pooled_width(a, a.indexer.head_dim))
+        found["index_weight"] = (hidden, a.indexer.heads)
+    return found
+
+
+def pooled_width(attention: Attention, width: int) -> int:
+    """Width of the keys that one entry of `width` is made of, and of their gates: twice it where entries overlap (CSA)."""
+    return 2 * width if attention.indexer else width
+
+
+_MATRICES = {
+    "gqa": _gqa_matrices,
+    "mla": _mla_matrices,
+    "delta": _delta_matrices,
+    "compressed": _compressed_matrices,
+}
 
 
 def attention_matrices(attention: Attention, hidden: int) -> dict[str, Shape]:

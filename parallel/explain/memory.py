@@ -8,7 +8,7 @@ import numpy as np
 from parallel import memory
 from parallel.explain.equation import Equation, Input, Inputs, Values, computed, per_kind
 from parallel.explain.scene import Scene, ServeScene, TrainScene, one
-from parallel.models import Moe, indexed, mlp_parameters, norm_parameters, router_parameters, shared_parameters
+from parallel.models import Moe, indexed, kept_bytes, mlp_parameters, shared_parameters
 from parallel.operators import ACTIVATION_BYTES, position_bytes
 from parallel.precision import FORMATS
 from parallel.serving.contexts import held_blocks
@@ -111,9 +111,9 @@ def _weights(scene: ServeScene) -> Inputs:
     model, recipe, tp = scene.point.model, scene.chip.recipe, scene.cols["tp"]
     width = {role: FORMATS[getattr(recipe, role)].bytes_per_value for role in ("attention", "mlp", "experts", "head")}
     kinds = scene.kinds
-    attention = [memory.attention_shard(model, kind, tp) for kind in kinds]
+    attention = [memory.attention_bytes(model, kind, tp, width["attention"]) / width["attention"] for kind in kinds]
     feed = [(mlp_parameters(model, kind) + shared_parameters(model, kind)) / scene.read("tp") for kind in kinds]
-    small = [router_parameters(model, kind) + norm_parameters(model) for kind in kinds]
+    small = [memory.small_parameters(model, kind) for kind in kinds]
     experts = [memory.expert_shard(model, kind, np.array([scene.ranks]), 1.0) for kind in kinds]
     return {
         "n": Input(per_kind(_stage(scene)), "", "layers of each kind on the fullest stage"),
@@ -138,18 +138,20 @@ def _weight_bytes(v: Values) -> Column:
 def _cache(scene: ServeScene) -> Inputs:
     work, decoding = scene.point.serve, scene.point.phase == "decode"
     context = work.mean_context if decoding else float(work.isl)
-    sizes = [position_bytes(kind.attention, scene.cols["tp"], work.kv_bytes) for kind in scene.kinds]
-    windows = [kind.attention.sliding_window for kind in scene.kinds]
+    kept = [min(context, kind.attention.sliding_window or context) for kind in scene.kinds]
+    sizes = [
+        position_bytes(kind.attention, scene.cols["tp"], work.kv_bytes)
+        + kept_bytes(kind.attention, context) / positions
+        for kind, positions in zip(scene.kinds, kept, strict=True)
+    ]
     return {
         "n": Input(per_kind(_stage(scene)), "", "layers of each kind on the fullest stage"),
         "s": Input(scene.read("batch") * scene.read("tp") * scene.read("pp"), "", "sequences of an attention group"),
-        "c": Input(
-            np.array([min(context, w) if w else context for w in windows]), "", "positions that are kept of each"
-        ),
+        "c": Input(np.array(kept), "", "positions that are kept of each"),
         "k": Input(
             per_kind([size / work.kv_bytes for size in sizes]),
             "",
-            f"values per position and layer{', an index key and scales counted as such' * indexed(scene.point.model)}",
+            f"values per position and layer{', index keys, scales and what waits counted as such' * indexed(scene.point.model)}",
         ),
         "b": Input(work.kv_bytes, "B", "bytes per value"),
     }

@@ -15,7 +15,7 @@ from clusters.spec import ClusterSpec, focus, parse
 from parallel import rules
 from parallel.exchange import REAL, ExchangeRules
 from parallel.io import model_names, read_model
-from parallel.models import Attention, LayerKind, Mlp, Model, Moe
+from parallel.models import Attention, Compression, Indexer, LayerKind, Mlp, Model, Moe
 from parallel.precision import RECIPES
 from parallel.priced import Priced
 from parallel.serving import phases as serving
@@ -227,7 +227,13 @@ def _layer(data: Mapping[str, Any], file: str) -> LayerKind:
     where, mlp = "point.model.layers", data.get("mlp") or {}
     kind: type[Mlp] | type[Moe] = Moe if "experts" in mlp else Mlp
     feed = _record(kind, mlp, f"{where}.mlp", file)
-    attention = _record(Attention, data.get("attention") or {}, f"{where}.attention", file)
+    held = data.get("attention") or {}
+    parts = {
+        name: _record(part, held[name], f"{where}.attention.{name}", file)
+        for name, part in (("indexer", Indexer), ("compression", Compression))
+        if held.get(name)
+    }
+    attention = _record(Attention, {**held, **parts}, f"{where}.attention", file)
     return _record(LayerKind, {**data, "attention": attention, "mlp": feed}, where, file)
 
 

@@ -9,6 +9,8 @@ from typing import Final
 
 import numpy as np
 
+from parallel.compressed import compressed_decode
+from parallel.entries import entry_bytes, seen_at
 from parallel.explain.equation import Equation, Input, Inputs, Values, per_kind
 from parallel.explain.scene import ServeScene, one
 from parallel.models import Attention
@@ -54,12 +56,17 @@ def _cache_read(scene: ServeScene) -> Inputs:
     b, context, hidden = np.array([scene.tokens]), work.mean_context, scene.point.model.hidden
     bf16, att = machine.kernels["bf16"], [kind.attention for kind in scene.kinds]
     part, rates = machine.accelerator.generation, machine.attention
-    listed = [decode_attention(a, hidden, b, context, tp, work.kv_bytes, generation=part) for a in att]
+    listed = [
+        compressed_decode(a, hidden, b, context, tp)
+        if a.compression
+        else decode_attention(a, hidden, b, context, tp, work.kv_bytes, generation=part)
+        for a in att
+    ]
     reads = [next(op for op in ops if op.term == "kv read") for ops in listed]
     shape = {
         "sequences": scene.tokens,
-        "context": [min(context, _most(a) or context) for a in att],
-        "values per position": [one(kv_width(a, tp)) for a in att],
+        "context": [one(seen_at(a, context)) if a.compression else min(context, _most(a) or context) for a in att],
+        "values per position": [entry_bytes(a) / work.kv_bytes if a.compression else one(kv_width(a, tp)) for a in att],
         "bytes per value": work.kv_bytes,
     }
     return _frame(scene) | {

@@ -93,7 +93,7 @@ class _Group:
         """Begin answers while there is room, and compute their prompts."""
         begun, prompt = 0, self.answers.prompt
         while self.waiting:
-            need = prompt + self.waiting[0]
+            need = prompt + self.waiting[0] + self.limits.kept
             if self.ends and (len(self.ends) >= self.limits.sequences or self.held + need > self.limits.positions):
                 break
             tokens = self.waiting.popleft()
@@ -146,7 +146,7 @@ class _Group:
         steps = self.ends[0][0] - self.steps
         self._write(steps, self.pace)
         _, tokens, version = heappop(self.ends)
-        self.held -= self.answers.prompt + tokens
+        self.held -= self.answers.prompt + tokens + self.limits.kept
         self.seen -= self.answers.prompt + tokens
         if not self.ends or self.ends[0][0] > self.steps:
             self.admit()

@@ -46,7 +46,7 @@ def departures(
     >>> told.seats, told.taken, round(told.longest_s, 6), round(told.worst_wait_s, 6)
     (16, 8, 0.03, 0.06)
     """
-    seats = max(min(limits.sequences, limits.positions / (isl + osl)), 1.0)
+    seats = max(min(limits.sequences, limits.positions / (isl + osl + limits.kept)), 1.0)
     prompt = min(limits.tokens, max(seats * isl, 1.0))
     beside = decoding if limits.mixed else 0.0
     longest = max(factor * step_s(beside, beside * context, prompt, prompt * min(prompt, isl) / 2.0), cadence_s)

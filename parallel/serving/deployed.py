@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 from clusters.build import build
 from clusters.spec import ClusterSpec
 from parallel.hotexperts import HotExperts
-from parallel.models import Model, Moe, unwindowed
+from parallel.models import Model, Moe, compressed, unwindowed
 from parallel.serving.drafts import draft_memory
 from parallel.serving.engines import Engine, Settings, kv_bytes, launched, serving_recipe
 from parallel.serving.kernels import engine_chip
-from parallel.serving.passes import PassCost, Replica, Split, pass_cost, position_bytes, weight_bytes
+from parallel.serving.passes import PassCost, Replica, Split, kept_positions, pass_cost, position_bytes, weight_bytes
 from parallel.serving.queueing import Limits
 from parallel.serving.runs import limits_of
 from parallel.serving.steps import Steps, split_faults, steps_of
@@ -110,7 +110,10 @@ def deployed(file: "ServeFile", spec: ClusterSpec, model: Model, path: str) -> D
     settings = launched(base, model, part, named, split.tp, each, isl, osl, split.dp)
     settings = replace(settings, **file.settings.given)
     recipe = serving_recipe(model, named, part)
-    width = file.workload.kv_bytes or kv_bytes(settings, named)
+    if compressed(model) and file.workload.kv_bytes not in (None, 1.0):
+        problem = "is not what entries of compressed attention are kept in: FP8, the rotary part in BF16"
+        raise SpecError([Fault("workload.kv_bytes", file.workload.kv_bytes, problem, "write 1, or leave it out", path)])
+    width = file.workload.kv_bytes or kv_bytes(settings, named, model)
     replica = Replica(model, cluster, engine_chip(part, recipe, base), split, width, hot, base.regime)
     limits = _limits(file, replica, settings, base, drafts, isl + osl)
     cost = replace(pass_cost(replica, base), graphs=settings.graphs)
@@ -189,6 +192,6 @@ def memory_bytes(held: Deployment, decoding: float, context: float) -> dict[str,
     replica, drafts = held.replica, held.drafts
     draft = draft_memory(replica, drafts) if drafts else (0.0, 0.0)
     each, positions = position_bytes(replica) + draft[1], held.steps.positions
-    used = min(decoding * context, positions) * each
+    used = min(decoding * (context + kept_positions(replica)), positions) * each
     found = {"weights": weight_bytes(replica), "kv cache": used, "cache to spare": positions * each - used}
     return found | ({"draft": draft[0]} if drafts else {})

@@ -38,7 +38,10 @@ def draft_cost(replica: Replica, engine: Engine, drafts: Drafts) -> PassCost:
     if drafts.model is not None:
         return cost
     h = replica.model.hidden
-    entry = work_s(Operator("draft in", "gemm", "attention", m=np.array(GRID), n=h, k=2 * h), replica.chip)
+    rows = (
+        np.array(GRID) * (1.0 + replica.model.streams) / 2.0
+    )  # one half of the product for a token, one for each stream
+    entry = work_s(Operator("draft in", "gemm", "attention", m=rows, n=h, k=2 * h), replica.chip)
     linear = np.array(cost.linear_s) + entry
     return replace(cost, linear_s=tuple(linear.tolist()), kernels=cost.kernels + ENTRY_KERNELS)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from clusters.catalogue import Accelerator, key_of
 from parallel.io import read_yaml
-from parallel.models import Model, Moe
+from parallel.models import Model, Moe, compressed
 from parallel.precision import Recipe
 from topo.errors import Fault, SpecError
 
@@ -267,7 +267,8 @@ def drawn_lengths(isl: float, osl: float) -> bool:
 def serving_recipe(model: Model, precision: str, part: Accelerator, gemm_quant: str = "") -> Recipe:
     """Return which format each part of a checkpoint has on an accelerator.
 
-    * routed experts published in MXFP4 (gpt-oss) stay so whatever the rest is said to be;
+    * routed experts published in MXFP4 stay so whatever the rest is said to be: BF16 (gpt-oss), or block-scaled FP8
+      (DeepSeek-V4, unless the checkpoint is said to be of FP8 alone, or of NVFP4 experts);
     * FP8 checkpoints of models with experts, and those said to be, are block-scaled (DeepSeek, Qwen, MiniMax);
     * NVFP4 checkpoints of models with experts keep attention in BF16 (NVIDIA ModelOpt);
     * INT4 checkpoints keep all but the experts in BF16 (compressed-tensors);
@@ -279,11 +280,16 @@ def serving_recipe(model: Model, precision: str, part: Accelerator, gemm_quant: 
     'bf16'
     >>> serving_recipe(read_model("gpt-oss-120b"), "fp4", accelerator("h100-sxm")).experts
     'int4'
+    >>> serving_recipe(read_model("deepseek-v4-flash"), "fp8", accelerator("b200-sxm")).experts
+    'mxfp4'
     """
     routed = any(isinstance(kind.mlp, Moe) for kind in model.layers)
     native = bool(part.peak_flops.get("fp4"))
     if model.expert_precision == "mxfp4":
-        return _recipe(precision, "bf16", "bf16", "mxfp4" if native else "int4")
+        rest = "fp8-block" if model.native_precision == "fp8" else "bf16"
+        experts = "nvfp4" if precision == "nvfp4" and rest == "fp8-block" else "mxfp4"
+        experts = rest if gemm_quant == "fp8_block" and rest == "fp8-block" else experts if native else "int4"
+        return _recipe(precision, rest, rest, experts)
     if precision == "fp8":
         fmt = "fp8-block" if routed or gemm_quant == "fp8_block" else "fp8"
         return _recipe(precision, fmt, fmt, fmt)
@@ -300,13 +306,17 @@ def _recipe(name: str, attention: str, mlp: str, experts: str) -> Recipe:
     return Recipe(name, attention, mlp, experts, "bf16", dispatch=dispatch, combine="bf16")
 
 
-def kv_bytes(settings: Settings, precision: str) -> float:
+def kv_bytes(settings: Settings, precision: str, model: Model | None = None) -> float:
     """Bytes of a cached value: as set, else 2; checkpoints of TensorRT-LLM in FP8 or NVFP4 bring an FP8 cache.
+
+    Entries of compressed attention are in FP8 (`parallel.entries.entry_bytes`), so that is what engines have to be told.
 
     >>> trt = engine("trtllm").defaults
     >>> kv_bytes(trt, "fp8"), kv_bytes(trt, "bf16")
     (1.0, 2.0)
     """
+    if model is not None and compressed(model):
+        return 1.0
     if settings.kv_bytes:
         return settings.kv_bytes
     return 1.0 if precision in ("fp8", "fp4", "nvfp4") else 2.0

@@ -14,7 +14,7 @@ from typing import Any, Final
 from clusters.catalogue import Accelerator
 from parallel.hotexperts import UNTOLD, HotExperts, stays
 from parallel.io import read_yaml
-from parallel.models import Model, Moe, indexed
+from parallel.models import Model, Moe, compressed, indexed
 from parallel.serving.engines import DATA, Settings, engine, engine_names, kv_bytes, launched
 from parallel.serving.passes import Split
 from parallel.speculation import Drafts
@@ -42,6 +42,7 @@ class Deployment:
     batch : sequences that an attention group is meant to decode at once, for the captured graphs; 0 where unknown
     experts, copies : routed experts, and those that a balancer holds twice or more often; None where nothing is said of one
     indexed : whether an indexer chooses the positions that a token attends to
+    compressed : whether tokens attend to entries of several positions
     """
 
     model: str
@@ -57,6 +58,7 @@ class Deployment:
     experts: int = 0
     copies: int | None = None
     indexed: bool = False
+    compressed: bool = False
 
     @property
     def balanced(self) -> bool:
@@ -243,7 +245,7 @@ def launches(
     for name in engine_names():
         settings = launched(engine(name), model, part, precision, split.tp, clients, *lengths, split.dp)
         settings = replace(settings, **(given or {}))
-        width = kv or kv_bytes(settings, precision)
+        width = kv or kv_bytes(settings, precision, model)
         one = Deployment(
             repository(model),
             split,
@@ -253,6 +255,7 @@ def launches(
             per_host=max(part.rails, 1),
             batch=clients / split.dp,
             indexed=indexed(model),
+            compressed=compressed(model),
             **drafted(drafts),
             **balanced(model, hot),
         )
@@ -314,6 +317,9 @@ def _cannot(deployment: Deployment, name: str) -> Iterator[Fault]:
         known = ", ".join(f"{size:g}" for size in words["kv"])
         problem = f"{title} has no cache of so many bytes a value"
         yield Fault("workload.kv_bytes", deployment.kv_bytes, problem, f"choose one of {known}")
+    if deployment.compressed and name == "sglang" and deployment.role and split.pp > 1:
+        problem = f"{title} sends entries of several positions from pools of one stage alone (deepseek_v4_hook.py)"
+        yield Fault("strategy.pp", int(split.pp), problem, "write pp: 1")
     if name == "vllm" and 1 < split.ep < split.stage:
         problem = f"{title} splits experts over all {split.stage:.0f} ranks of a stage or over none"
         yield Fault("strategy.ep", int(split.ep), problem, f"write ep: {split.stage:.0f} or 1")
@@ -356,6 +362,8 @@ def _notes(deployment: Deployment, name: str) -> Iterator[str]:
     """Yield what the command does not say."""
     told = rules()["engines"][name]
     yield f"flags as {told['title']} {told['release']} takes them"
+    if deployment.compressed:
+        yield f"compressed attention: {told['compressed']}"
     if deployment.split.cp > 1:
         yield f"the flags of a shared prompt are those of {told['cp']}"
     if deployment.hosts > 1 and name != "trtllm":

@@ -85,7 +85,7 @@ class Ask:
 
     def width(self, settings: Settings) -> float:
         """Bytes of a cached value."""
-        return self.kv or kv_bytes(settings, self.precision)
+        return self.kv or kv_bytes(settings, self.precision, self.model)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Worker:
 
     def seats(self, isl: float, osl: float) -> float:
         """Return how many requests of so many input and output tokens the cache holds."""
-        return self.limits.positions / (isl + osl / self.yielded)
+        return self.limits.positions / (isl + osl / self.yielded + self.limits.kept)
 
     def steady(self, clients: float, isl: float, osl: float) -> Steady:
         """Return the closed form of so many clients on each attention group, in tokens."""
@@ -233,7 +233,7 @@ def sharing(ask: Ask, split: Split) -> Iterator[Split]:
     >>> [(one.cp, one.dp) for one in sharing(ask, Split(2.0, 4.0, 1.0, 8.0))]
     [(2.0, 2.0), (4.0, 1.0)]
     """
-    if any(kind.attention.kind == "delta" for kind in ask.model.layers):
+    if any(kind.attention.kind in ("delta", "compressed") for kind in ask.model.layers):
         return
     room = split.dp if ask.routed else ask.cluster.accelerators // split.tp
     for cp in _powers(int(min(room, MOST_CP, ask.isl // 2)))[1:]:

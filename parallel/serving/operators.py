@@ -10,9 +10,11 @@ names one, since in a captured graph a small pass costs what its kernels cost to
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from parallel.compressed import stream_operators
 from parallel.hotexperts import BALANCED, UNTOLD, HotExperts
 from parallel.models import Attention, LayerKind, Mlp, Moe
 from parallel.operators import ACTIVATION_BYTES, Operator, kv_width, qk_width, v_width
+from parallel.serving.compressed import compressed_linear
 from parallel.serving.indexed import dealers, index_linear
 from topo.columns import ColumnLike, column
 
@@ -113,6 +115,7 @@ LINEAR: dict[str, Callable[[Attention, float, ColumnLike, float], list[Operator]
     "gqa": gqa_linear,
     "mla": mla_linear,
     "delta": delta_linear,
+    "compressed": compressed_linear,
 }
 
 
@@ -123,11 +126,13 @@ def kv_copies(att: Attention, tp: float) -> float:
     >>> kv_copies(gqa, 4), kv_copies(gqa, 16)
     (1.0, 2.0)
     """
-    return tp if att.kind == "mla" else max(tp / att.kv_heads, 1.0)
+    return tp if att.kind in ("mla", "compressed") else max(tp / att.kv_heads, 1.0)
 
 
 def dealt_ranks(att: Attention, tp: float) -> float:
-    """Ranks that can deal the cache that they would hold copies of among them; fewer under an indexer."""
+    """Ranks that can deal the cache that they would hold copies of among them; fewer under an indexer, one of entries."""
+    if att.compression:
+        return 1.0
     return dealers(att, tp) if att.indexer else kv_copies(att, tp)
 
 
@@ -218,14 +223,17 @@ def shared_expert(moe: Moe, h: float, t: ColumnLike, tp: float) -> list[Operator
 
 
 def layer_linear(
-    kind: LayerKind, h: float, t: ColumnLike, tp: float, dp: float, etp: float, ep: float, hot: HotExperts = UNTOLD
-) -> tuple[list[Operator], list[Operator]]:
+    kind: LayerKind, h: float, t: ColumnLike, tp: float, dp: float, etp: float, ep: float, hot: HotExperts = UNTOLD,
+    *, streams: int = 1,
+) -> tuple[list[Operator], list[Operator]]:  # fmt: skip
     """Return the operators of a layer in their order, cache reads left out, and those that start beside them.
 
-    Both norms hold the residual add. A reduction over ranks is a kernel too: `parallel.serving.passes` prices it.
+    Both norms hold the residual add; hyper-connections of several `streams` stand in their place. A reduction over ranks is a
+    kernel too: `parallel.serving.passes` prices it.
     """
-    norm = _vector("norm", 4.0 * ACTIVATION_BYTES * column(t) * h)
-    first = [norm, *LINEAR[kind.attention.kind](kind.attention, h, t, tp), norm]
+    norm = [_vector("norm", 4.0 * ACTIVATION_BYTES * column(t) * h)]
+    around = norm if streams == 1 else stream_operators(h, t, streams)
+    first = [*around, *LINEAR[kind.attention.kind](kind.attention, h, t, tp), *around]
     if isinstance(kind.mlp, Mlp):
         return [*first, *mlp_linear(kind.mlp, h, t, tp)], []
     return [*first, *moe_linear(kind.mlp, h, t, dp, etp, ep, hot)], shared_expert(kind.mlp, h, t, tp)

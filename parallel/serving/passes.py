@@ -19,13 +19,15 @@ import numpy as np
 from clusters.build import Cluster, path
 from clusters.tunings import collective_s
 from parallel import memory
+from parallel.entries import pooled_bytes, waiting_bytes
 from parallel.hotexperts import UNTOLD, HotExperts
-from parallel.models import LayerKind, Model, Moe, layer_order
+from parallel.models import Attention, LayerKind, Model, Moe, layer_order
 from parallel.operators import ACTIVATION_BYTES, Operator, head
 from parallel.operators import position_bytes as held_bytes
 from parallel.placement import neighbours
 from parallel.precision import FORMATS
 from parallel.roofline import Chip, forward_s
+from parallel.serving.compressed import Compressed
 from parallel.serving.contexts import restored_s, shared_s
 from parallel.serving.dealt import dealt_s
 from parallel.serving.engines import Engine
@@ -114,7 +116,8 @@ def reduce_s(cluster: Cluster, size_bytes: Column, ranks: float, own: str = "gra
 def linear_operators(replica: Replica, kind: LayerKind, t: ColumnLike) -> tuple[list[Operator], list[Operator]]:
     """Return the operators of one layer of a replica for some tokens of an attention group, and those beside them."""
     split = replica.split
-    return layer_linear(kind, replica.model.hidden, t, split.tp, split.groups, split.etp, split.ep, replica.hot)
+    ranks, model = (split.tp, split.groups, split.etp, split.ep), replica.model
+    return layer_linear(kind, model.hidden, t, *ranks, replica.hot, streams=model.streams)
 
 
 def _layer_s(replica: Replica, kind: LayerKind, t: Column) -> tuple[Column, dict[str, Column], int]:
@@ -146,7 +149,8 @@ class PassCost:
     graphs : most sequences of a captured graph; a larger pass is started kernel by kernel, as one with a prompt is
     dealt_s : seconds in which ranks that deal the cache among them talk, at each token count of `GRID`; () where none do
     dealt_prompts : whether prompt tokens do so too, as under grouped queries
-    indexed : layers whose tokens attend to positions that an indexer chooses; they are in neither `reads` nor `pair_s`
+    indexed : layers whose tokens attend to positions that an indexer chooses, or to entries of several positions; they are in
+        neither `reads` nor `pair_s`
     cp, shared_s : ranks that share a prompt, and seconds that it adds at each count of prompt tokens in `GRID`; () for one
     """
 
@@ -165,7 +169,7 @@ class PassCost:
     beside: tuple[tuple[float, tuple[float, ...]], ...] = ()
     dealt_s: tuple[float, ...] = ()
     dealt_prompts: bool = False
-    indexed: tuple[Indexed, ...] = ()
+    indexed: tuple[Indexed | Compressed, ...] = ()
     cp: float = 1.0
     shared_s: tuple[float, ...] = ()
 
@@ -296,7 +300,8 @@ def layers_cost(
     """Price passes through so many layers of each kind; with `ends` head, sampling and the host's work on a step."""
     model, machine, tp = replica.model, replica.chip, replica.split.tp
     t = np.array(GRID)
-    linear, swap, kernels = np.zeros_like(t), np.zeros_like(t), ENDS * ends
+    linear, swap = np.zeros_like(t), np.zeros_like(t)
+    kernels = (ENDS + (model.streams > 1)) * ends  # several streams are joined after the last layer
     held = [(kind, count, curve) for kind, count, curve in zip(model.layers, counts, priced, strict=True) if count]
     for _, count, curve in held:
         linear, swap = linear + count * (curve.seconds + curve.swap), swap + count * curve.swap
@@ -308,12 +313,17 @@ def layers_cost(
     cache_peak = machine.accelerator.peak_flops[_cache_format(replica)]
     latent_peak = machine.attention.latent * cache_peak
     one, many = (float(sum(forward_s(op, machine) for op in head(model.hidden, model.vocab, b, tp))) for b in (1, 257))
-    reads, plain = [], [(kind, count) for kind, count, _ in held if not kind.attention.indexer]
-    rates = (
-        machine.attention.forward * machine.peak(FORMATS["fp8"]) if len(plain) < len(held) else peak,
-        latent_peak,
-        peak,
-    )
+    reads, chosen, plain = [], list[Indexed | Compressed](), []
+    for kind, count, _ in held:
+        att = kind.attention
+        scored = machine.attention.forward * machine.peak(FORMATS["fp8"]) if att.indexer else peak
+        if att.compression:  # entries are widened to BF16 everywhere (FlashMLA, README)
+            chosen.append(Compressed.of(att, count, tp, scored, machine.attention.latent * part.peak_flops["bf16"]))
+        elif att.indexer:
+            rates = (scored, latent_peak, peak)
+            chosen.append(Indexed.of(att, count, tp, replica.split.dcp, replica.kv_bytes, part.generation, rates))
+        else:
+            plain.append((kind, count))
     for kind, count in plain:
         read = cache_read(kind.attention, tp, replica.split.dcp)
         read_peak = cache_peak * (
@@ -342,11 +352,7 @@ def layers_cost(
         beside=beside(replica, [(count, curve.swaps) for _, count, curve in held]),
         dealt_s=tuple(dealt.tolist()) if replica.split.dcp > 1 else (),
         dealt_prompts=any(kind.attention.kind == "gqa" or kind.attention.indexer for kind, _, _ in held),
-        indexed=tuple(
-            Indexed.of(kind.attention, count, tp, replica.split.dcp, replica.kv_bytes, part.generation, rates)
-            for kind, count, _ in held
-            if kind.attention.indexer
-        ),
+        indexed=tuple(chosen),
         cp=cp,
         shared_s=tuple(shared.tolist()) if cp > 1 else (),
     )
@@ -397,16 +403,29 @@ def _fullest(replica: Replica) -> list[float]:
 def position_bytes(replica: Replica) -> float:
     """Cache bytes of one position on one rank; layers that see a window, or keep a state, hold no more as it grows.
 
-    A pipeline stage holds only its own layers of a position, but of the positions of all sequences in the pipeline.
+    A pipeline stage holds only its own layers of a position, but of the positions of all sequences in the pipeline. Of
+    compressed attention with what engines pool of windows for it (`parallel.entries.pooled_bytes`).
     """
-    split = replica.split
-    counts = [kind.count for kind in replica.model.layers] if split.pp <= 1 else _fullest(replica)
-    grows = [
-        (count, kind.attention)
-        for kind, count in zip(replica.model.layers, counts, strict=True)
-        if kind.attention.kind != "delta" and not kind.attention.sliding_window
-    ]
-    return float(sum(count * held_bytes(att, split.tp, replica.kv_bytes) / split.dcp for count, att in grows))
+    split, total = replica.split, 0.0
+    for count, att in _held_layers(replica):
+        if att.kind != "delta" and not att.sliding_window:
+            total += count * float(held_bytes(att, split.tp, replica.kv_bytes)) / split.dcp
+        total += count * pooled_bytes(att)
+    return total
+
+
+def kept_positions(replica: Replica) -> float:
+    """Positions whose bytes a sequence takes beside those of its own, for what waits for an entry.
+
+    ``Σ waiting / position``: of DeepSeek-V4-Flash 20·524,288 / 7,033 bytes, 1,491 positions.
+    """
+    return sum(count * waiting_bytes(att) for count, att in _held_layers(replica)) / max(position_bytes(replica), 1.0)
+
+
+def _held_layers(replica: Replica) -> list[tuple[float, Attention]]:
+    """Return how many layers of every attention a rank holds."""
+    counts = [kind.count for kind in replica.model.layers] if replica.split.pp <= 1 else _fullest(replica)
+    return [(count, kind.attention) for count, kind in zip(counts, replica.model.layers, strict=True)]
 
 
 def cache_positions(

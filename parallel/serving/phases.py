@@ -19,6 +19,7 @@ from clusters.tunings import collective_s
 from collectives.point_to_point import send_recv
 from parallel import memory
 from parallel.alike import together
+from parallel.compressed import around, compressed_decode, compressed_prompt
 from parallel.exchange import EXCHANGES, REAL, ExchangeRules, candidates, exchange_s
 from parallel.models import Attention, LayerKind, Mlp, Model, Moe
 from parallel.operators import (
@@ -27,7 +28,6 @@ from parallel.operators import (
     decode_attention,
     dense_mlp,
     head,
-    norm,
     sequence_attention,
 )
 from parallel.placement import members_of, outermost, world
@@ -35,7 +35,7 @@ from parallel.precision import FORMATS, recipe
 from parallel.priced import Priced, total
 from parallel.roofline import Chip, chip
 from parallel.serving.contexts import WAYS, block_bytes, context_ranks, expanded, held_blocks, way_of
-from parallel.serving.engines import mean_prefill
+from parallel.serving.engines import mean_prefill, serving_recipe
 from parallel.serving.indexed import chosen_prompt
 from parallel.serving.kernels import started_s
 from parallel.serving.operators import grouped_experts
@@ -62,8 +62,10 @@ class ServeJob:
 
     @classmethod
     def of(cls, model: Model, cluster: Cluster, work: ServeWorkload, rules: ExchangeRules = REAL) -> "ServeJob":
-        """Bind them together."""
-        return cls(model, cluster, work, chip(cluster.accelerator, recipe(work.precision)), rules)
+        """Bind them together; a checkpoint in FP8 whose experts are in FP4 (DeepSeek-V4) is priced as engines hold it."""
+        part, mixed = cluster.accelerator, model.native_precision == "fp8" and bool(model.expert_precision)
+        held = serving_recipe(model, work.precision, part) if mixed else recipe(work.precision)
+        return cls(model, cluster, work, chip(part, held), rules)
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,9 @@ class Phase:
 
 def _decode_attention(job: ServeJob, kind: LayerKind, tokens: Column, tp: Column) -> list[Operator]:
     work = job.work  # the drafts of a sequence and its last token share the reads of its cache
+    if kind.attention.compression:
+        sizes = (job.model.hidden, tokens, work.mean_context, tp)
+        return compressed_decode(kind.attention, *sizes, sharing=work.drafts + 1.0)
     return decode_attention(
         kind.attention, job.model.hidden, tokens, work.mean_context, tp, work.kv_bytes,
         sharing=work.drafts + 1.0, generation=job.chip.accelerator.generation,
@@ -94,8 +99,10 @@ def _decode_attention(job: ServeJob, kind: LayerKind, tokens: Column, tp: Column
 
 
 def _prefill_attention(job: ServeJob, kind: LayerKind, tokens: Column, tp: Column) -> list[Operator]:
+    ends, part = (float(job.work.cached), float(job.work.isl)), job.chip.accelerator
+    if kind.attention.compression:
+        return compressed_prompt(kind.attention, job.model.hidden, tokens, *ends, tp)
     if kind.attention.indexer:
-        ends, part = (float(job.work.cached), float(job.work.isl)), job.chip.accelerator
         return chosen_prompt(kind.attention, job.model.hidden, tokens, *ends, tp, part.generation)
     seen = (
         job.work.isl + job.work.cached
@@ -132,12 +139,12 @@ def feed_forward(
 
 
 def attention_half(job: ServeJob, phase: Phase, kind: LayerKind, tokens: Column, tp: Column) -> list[Operator]:
-    """Return attention and both norms for `tokens` of one attention group."""
-    h = job.model.hidden
+    """Return attention and both norms, or hyper-connections, for `tokens` of one attention group."""
+    h, streams = job.model.hidden, job.model.streams
     return [
-        norm("attention norm", tokens, h, tp),
+        *around("attention norm", h, tokens, tp, streams),
         *phase.attention(job, kind, tokens, tp),
-        norm("mlp norm", tokens, h, tp),
+        *around("mlp norm", h, tokens, tp, streams),
     ]
 
 
@@ -319,7 +326,8 @@ def _hop(job: ServeJob, phase: Phase, cols: Columns) -> Column:
     def tier(sub: Columns) -> dict[str, npt.NDArray[np.int64]]:
         return {"tier": outermost(members_of(job.cluster, sub["used"], sub["pp"], stage_ranks(sub)))}
 
-    rows = ACTIVATION_BYTES * cols["batch"] * phase.tokens_per_batch(job.work) * job.model.hidden
+    width = job.model.hidden * job.model.streams
+    rows = ACTIVATION_BYTES * cols["batch"] * phase.tokens_per_batch(job.work) * width
     crossed = cols.on_distinct(("used", "tp", "cp", "ep", "pp"), tier)["tier"]
     return send_recv(rows, crossed, path(job.cluster, "send_recv", "nccl"))
 

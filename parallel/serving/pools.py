@@ -130,8 +130,10 @@ def simulated(
         times = np.cumsum(draw.exponential(groups / found.requests_per_s, count))
         return simulate(cost, limits, OpenLoop(tuple(times.tolist())), [isl] * count, [outputs] * count)
 
-    alone = Limits(first.limits.sequences, max(first.limits.tokens, float(isl)), first.limits.positions)
-    whole = Limits(second.limits.sequences, math.inf, second.limits.positions)
+    alone = Limits(
+        first.limits.sequences, max(first.limits.tokens, float(isl)), first.limits.positions, kept=first.limits.kept
+    )
+    whole = Limits(second.limits.sequences, math.inf, second.limits.positions, kept=second.limits.kept)
     prefill = group(first.cost, alone, found.workers[0] * first.split.dp, 1)
     steps = max(round(osl / second.yielded), 1)
     decode = group(Arrived(second.cost), whole, found.workers[1] * second.split.dp, steps)

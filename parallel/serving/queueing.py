@@ -50,6 +50,7 @@ class Limits:
     wait_steps : decoding steps that prompts are held back, to feed several at once ...
     wait_tokens : ... unless so many prompt tokens wait
     delay_s : seconds from the client to the queue: who is answered is back no sooner
+    kept : positions that a sequence takes beside its own, for what it caches whatever its length
     """
 
     sequences: float
@@ -60,6 +61,7 @@ class Limits:
     wait_steps: int = 0
     wait_tokens: float = 0.0
     delay_s: float = 0.0
+    kept: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ class _Run:
             )
         while self.gathered and self.waiting:
             running = len(self.ends) + len(self.feeding)
-            need = self.inputs[self.waiting[0]] + self.outputs[self.waiting[0]]
+            need = self.inputs[self.waiting[0]] + self.outputs[self.waiting[0]] + limits.kept
             if running and (running >= limits.sequences or self.held + need > limits.positions):
                 self.refused = True
                 break
@@ -248,7 +250,7 @@ class _Run:
         while self.ends and self.ends[0][0] <= self.steps:
             _, request = heappop(self.ends)
             self.last[request] = self.now
-            self.held -= self.inputs[request] + self.outputs[request]
+            self.held -= self.inputs[request] + self.outputs[request] + self.limits.kept
             self.seen -= self.inputs[request] + self.outputs[request] - 1
             self.done += 1
             if self.closed and self.following < len(self.inputs):

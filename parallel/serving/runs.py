@@ -15,7 +15,7 @@ from clusters.catalogue import Accelerator, accelerator
 from clusters.spec import parse
 from collectives.point_to_point import farthest
 from parallel.hotexperts import UNTOLD, HotExperts
-from parallel.models import Model, unwindowed
+from parallel.models import Model, compressed, kv_bytes_per_sequence, unwindowed
 from parallel.placement import domain_size, members_of
 from parallel.serving.drafts import Drafting, drafting
 from parallel.serving.engines import (
@@ -29,7 +29,7 @@ from parallel.serving.engines import (
     serving_recipe,
 )
 from parallel.serving.kernels import engine_chip
-from parallel.serving.passes import PassCost, Replica, Split, cache_positions, pass_cost, position_bytes
+from parallel.serving.passes import PassCost, Replica, Split, cache_positions, kept_positions, pass_cost, position_bytes
 from parallel.serving.pipelines import slot_s
 from parallel.serving.queueing import ClosedLoop, Limits, Served, simulate
 from parallel.serving.steady import ROUNDS
@@ -118,7 +118,7 @@ def _priced(
 
 def worker(run: Run, split: Split, base: Engine, settings: Settings, attention: str = "") -> tuple[Replica, PassCost]:
     """Return the replica of one worker, and what its passes cost; `attention` is the format of its weights there."""
-    kv = kv_bytes(settings, run.precision)
+    kv = kv_bytes(settings, run.precision, run.model)
     kernels = replace(
         engine(run.engine), grouped=base.grouped, skew=base.skew
     )  # of the engine's constants, curves hold no others
@@ -139,6 +139,7 @@ def limits_of(replica: Replica, settings: Settings, base: Engine, beside: tuple[
         settings.wait_steps,
         settings.wait_share * settings.tokens,
         base.offset_s / 2.0,
+        kept_positions(replica),
     )
 
 
@@ -232,7 +233,7 @@ def disaggregated(run: Run, base: Engine) -> Answer:
     moved = moved_s(second, isl)
     most = groups / each
     limits = limits_of(second, settings, base)
-    room = max(min(limits.sequences, limits.positions / (isl + osl)), 1.0)
+    room = max(min(limits.sequences, limits.positions / (isl + osl + limits.kept)), 1.0)
     seats = after * second.split.dp
     held = min(run.clients / seats, room)
     for _ in range(ITERATIONS):
@@ -253,5 +254,7 @@ def moved_s(replica: Replica, isl: float) -> float:
     cluster = replica.cluster
     one = np.ones(1)
     span = members_of(cluster, one * domain_size(cluster), one * cluster.accelerators, one)
-    size = np.array([isl * position_bytes(replica)])
+    model = replica.model
+    sent = kv_bytes_per_sequence(model, isl, replica.kv_bytes) if compressed(model) else isl * position_bytes(replica)
+    size = np.array([float(sent)])
     return float(farthest(size, span, path(cluster, "send_recv", "nccl"))[0])

@@ -17,7 +17,7 @@ import numpy as np
 from clusters.build import build
 from parallel.hybrids import hybrid, hybrid_names
 from parallel.io import read_yaml
-from parallel.models import indexed
+from parallel.models import compressed, indexed
 from parallel.serving import flags, pools
 from parallel.serving.deployed import drafts_in, hot_in
 from parallel.serving.engines import engine_names
@@ -343,6 +343,7 @@ def deploy(ask: Ask, point: Point) -> dict[str, Any]:
             per_host=max(ask.cluster.accelerator.rails, 1),
             batch=batch,
             indexed=indexed(ask.model),
+            compressed=compressed(ask.model),
             **flags.drafted(ask.drafts),
             **flags.balanced(ask.model, ask.hot),
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from clusters.spec import ClusterSpec
-from parallel.models import Model, Moe, flops_per_token_forward, indexed
+from parallel.models import Model, Moe, compressed, flops_per_token_forward, indexed
 from parallel.serving.departures import departures
 from parallel.serving.deployed import Deployment, deployed, memory_bytes, sizes
 from parallel.serving.engines import Engine
@@ -273,7 +273,8 @@ def _warnings(held: Deployment, served: Served, idle: int) -> list[str]:
         notes.append(f"EP{replica.split.ep:.0f}: serving runs were measured up to EP{MEASURED_EP}")
     untried = [name for name in UNMEASURED if getattr(replica.split, name, 1) > 1]
     untried += ["drafts of several tokens"] * bool(held.drafts and held.drafts.tokens > 1)
-    untried += ["attention over indexed positions"] * indexed(replica.model)
+    over = "entries of several" if compressed(replica.model) else "indexed"
+    untried += [f"attention over {over} positions"] * (indexed(replica.model) or compressed(replica.model))
     if untried:
         notes.append(f"{' and '.join(untried)}: no serving run behind the engine's residuals has them")
     if idle:

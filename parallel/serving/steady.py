@@ -41,7 +41,7 @@ def steady(step_s: StepCost, limits: Limits, clients: float, isl: float, osl: fl
     >>> one.ttft_s, one.tpot_s, one.saturated
     (1.0, 1.0, False)
     """
-    admitted = max(min(clients, limits.sequences, limits.positions / (isl + osl)), 1.0)
+    admitted = max(min(clients, limits.sequences, limits.positions / (isl + osl + limits.kept)), 1.0)
     spans = max(osl - 1.0, 1.0)
     context = isl + osl / 2.0
     alone = _passes_s(step_s, limits, 0.0, 0.0, isl)[0]

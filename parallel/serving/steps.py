@@ -7,7 +7,7 @@ Here stands what they need beside it: limits as the step counts them, and what a
 from dataclasses import dataclass, replace
 from math import ceil
 
-from parallel.models import Model, indexed, layer_count, layer_order
+from parallel.models import Model, compressed, indexed, layer_count, layer_order
 from parallel.serving.drafts import Drafting, drafting, in_steps
 from parallel.serving.engines import Settings
 from parallel.serving.operators import dealt_ranks
@@ -96,7 +96,9 @@ def split_faults(model: Model, split: Split, drafts: Drafts | None = None) -> li
         )
         if split.tp % split.dcp or split.dcp > most:
             problem = f"deals the cache to ranks that hold copies of it: {most} of {split.tp:.0f}"
-            if indexed(model):
+            if compressed(model):
+                problem = "deals entries of several positions to ranks, which is not priced"
+            elif indexed(model):
                 problem = f"deals an indexed cache to ranks whose heads fit one kernel: {most} of {split.tp:.0f} (vLLM)"
             faults.append(Fault("strategy.dcp", int(split.dcp), problem, f"write a divisor of tp up to {most}"))
     if split.dcp <= 1 and split.dcp_comm != "ag_rs":
@@ -105,11 +107,25 @@ def split_faults(model: Model, split: Split, drafts: Drafts | None = None) -> li
     if split.cp > 1 and any(kind.attention.kind == "delta" for kind in model.layers):
         problem = "hands recurrent states from token to token, and prompts dealt over ranks are not in order"
         faults.append(Fault("strategy.cp", int(split.cp), problem, "write cp: 1"))
+    faults += _entry_faults(model, split)
     if split.cp > 1 and split.dcp > 1:
         problem = "repeats the cache on ranks that share a prompt; one dealt over them too is not priced"
         faults.append(Fault("strategy.cp", int(split.cp), problem, "leave out cp or dcp"))
     if drafts is not None:
         faults += draft_faults(model, drafts.method, split.pp, "eagle or model")
+    return faults
+
+
+def _entry_faults(model: Model, split: Split) -> list[Fault]:
+    """Return what is wrong with prompts and outputs of compressed attention that ranks share."""
+    faults: list[Fault] = []
+    if split.cp > 1 and compressed(model):
+        problem = "hands on the positions that an entry is made of, which prompts dealt over ranks do not have together"
+        faults.append(Fault("strategy.cp", int(split.cp), f"{problem}; not priced", "write cp: 1"))
+    groups = [kind.attention.compression.groups for kind in model.layers if kind.attention.compression]
+    if any(count % split.tp for count in groups):
+        problem = f"does not divide the {min(groups)} groups of heads of the output"
+        faults.append(Fault("strategy.tp", int(split.tp), problem, f"write a divisor of {min(groups)}"))
     return faults
 
 

@@ -19,7 +19,7 @@ from clusters.software import Engine, TrainingConstants, release_years, training
 from clusters.tunings import collective_s, tunings_path
 from parallel.alike import together
 from parallel.exchange import EXCHANGES, candidates, exchange_s, sm_share
-from parallel.models import Attention, LayerKind, Mlp, Model, Moe, indexed, layer_count
+from parallel.models import Attention, LayerKind, Mlp, Model, Moe, compressed, indexed, layer_count
 from parallel.operators import (
     ACTIVATION_BYTES,
     Operator,
@@ -78,6 +78,11 @@ class TrainJob:
         SpecError
             The model attends to positions that an indexer chooses, whose gradients and loss are not priced.
         """
+        if compressed(model):
+            problem = (
+                "attends to entries of several positions over mixed residual streams: their gradients are not priced"
+            )
+            raise SpecError([Fault("model", model.name, problem, "train another shape, such as deepseek-v3")])
         if indexed(model):
             problem = (
                 "chooses positions by an indexer: its gradients and its loss (2512.02556 §2.1, eq. 4) are not priced"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from parallel.configs import Row, layer_kinds
+from parallel.layerkinds import Row, layer_kinds
 from parallel.shapes import Attention, Mlp, Model, Moe
 from topo.errors import SpecError
 

@@ -130,7 +130,7 @@ def tokens_per_s(line: Cells) -> float:
     limits = limits_of(replica, base.defaults, base)
     cost = pipeline(replica, base, limits.tokens, graphs=base.defaults.graphs) if pp > 1 else whole
     asked = ASKED.get((_rounded(isl), _rounded(osl)), math.inf) / split.dp
-    room = min(limits.sequences, limits.positions / (isl + osl))
+    room = min(limits.sequences, limits.positions / (isl + osl + limits.kept))
     if room < 1:
         raise Skip("split not of one replica", "the weights leave no room for a sequence")
     tokens = osl * peak_rate(cost, slot_s(cost, limits.tokens, isl), room, isl, osl, asked) * split.dp

@@ -25,6 +25,7 @@ from parallel.models import (
     Mlp,
     Model,
     final_norm_parameters,
+    kv_bytes_per_sequence,
     kv_bytes_per_token,
     layer_count,
     layer_order,
@@ -181,7 +182,13 @@ def test_deepseek_v3_caches_70272_bytes_per_token_over_all_layers_at_any_tp() ->
     assert cache("deepseek-v3", 3, 1000, kv_bytes=1.0) == 3 * 1000 * 70_272 / 2
 
 
-@pytest.mark.parametrize("name", [n for n in model_names() if n != "gpt-oss-120b"])
+@pytest.mark.parametrize("name", ["deepseek-v4-flash", "deepseek-v4-pro"])
+def test_entries_windows_and_what_waits_add_up_to_a_sequence(name: str) -> None:
+    for context in (1, 100, 8192):
+        assert cache(name, 1, context) == pytest.approx(float(kv_bytes_per_sequence(model_of(name), context)))
+
+
+@pytest.mark.parametrize("name", [n for n in model_names() if n != "gpt-oss-120b" and "-v4-" not in n])
 def test_one_token_takes_the_bytes_that_the_model_counts(name: str) -> None:
     assert cache(name, 1, 1) == kv_bytes_per_token(model_of(name))
 

@@ -1,6 +1,7 @@
 """Reading models: shipped names, config files of every family, and every way that a file can be wrong."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -8,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallel import io
-from parallel.configs import FAMILIES, Row, layer_kinds
+from parallel.configs import FAMILIES
+from parallel.layerkinds import Row, layer_kinds
 from parallel.models import Attention, Indexer, Mlp, Model, Moe, active_parameters, layer_order, parameters
 from topo.errors import SpecError
 
@@ -23,6 +25,22 @@ TINY = {
 }
 MOE = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 MLA = {"kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
+COMPRESSED = {
+    "model_type": "deepseek_v4",
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "qk_rope_head_dim": 4,
+    "q_lora_rank": 8,
+    "o_groups": 2,
+    "o_lora_rank": 8,
+    "sliding_window": 8,
+    "index_topk": 32,
+    "index_n_heads": 2,
+    "index_head_dim": 8,
+    "compress_ratios": [4, 128, 0],
+    "hc_mult": 4,
+    "num_hash_layers": 1,
+}
 SPARSE = {**MLA, "q_lora_rank": 16, "index_topk": 32, "index_n_heads": 2, "index_head_dim": 8}
 
 # As the training cases write it: DeepSeek-V3 and gpt-oss-20b (arXiv 2412.19437; arXiv 2508.10925).
@@ -131,7 +149,7 @@ def test_head_size_falls_back_to_hidden_over_heads(tmp_path):
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_every_family_reads_dense_and_routed_files(kind):
     fields = {**TINY, "model_type": kind, "n_positions": 32, "sliding_window": 8, "intermediate_size_mlp": 128}
-    fields |= MLA if FAMILIES[kind].mla else {}
+    fields |= MLA if FAMILIES[kind].mla else COMPRESSED if FAMILIES[kind].compressed else {}
     dense = io.model_from_config(fields, "tiny")
     routed = io.model_from_config({**fields, **MOE}, "tiny")
     assert {type(layer.mlp) for layer in dense.layers} == {Mlp}
@@ -248,6 +266,16 @@ def test_all_faults_of_a_file_come_at_once_with_file_field_value_and_remedy(tmp_
         ({**SPARSE, "index_topk_pattern": "SF"}, "index_topk_pattern"),
         ({**SPARSE, "index_topk_pattern": 2}, "index_topk_pattern"),
         ({**SPARSE, "compress_ratios": [4, 128]}, "compress_ratios"),
+        ({"hc_mult": 4}, "hc_mult"),
+        ({**COMPRESSED, "compress_ratios": [4]}, "compress_ratios"),
+        ({**COMPRESSED, "compress_ratios": [4, 64]}, "compress_ratios"),
+        ({**COMPRESSED, "compress_ratios": [4, "128"]}, "compress_ratios"),
+        ({**COMPRESSED, "compress_ratios": None}, "compress_ratios"),
+        ({**COMPRESSED, "num_key_value_heads": 2}, "num_key_value_heads"),
+        ({**COMPRESSED, "qk_rope_head_dim": 16}, "num_key_value_heads"),
+        ({**COMPRESSED, "o_groups": 3}, "o_groups"),
+        ({**COMPRESSED, "sliding_window": None}, "sliding_window"),
+        ({**COMPRESSED, "index_topk": None}, "index_topk"),
     ],
 )
 def test_a_wrong_field_is_named_as_the_file_names_it(change, field):
@@ -257,7 +285,9 @@ def test_a_wrong_field_is_named_as_the_file_names_it(change, field):
 
 @given(
     st.dictionaries(
-        st.sampled_from([*TINY, *MOE, *SPARSE, "layer_types", "sliding_window", "n_group", "use_sliding_window"]),
+        st.sampled_from(
+            [*TINY, *MOE, *SPARSE, *COMPRESSED, "layer_types", "sliding_window", "n_group", "use_sliding_window"]
+        ),
         st.one_of(st.none(), st.booleans(), st.integers(-3, 99), st.text(max_size=3), st.lists(st.text(max_size=3))),
     )
 )
@@ -346,13 +376,31 @@ def test_a_case_that_cannot_be_expressed_says_why(case, reason):
     assert reason in caught.value.reason
 
 
-@given(st.lists(st.builds(Row, st.booleans(), st.sampled_from([0, 128]), st.just(False)), min_size=1, max_size=12))
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from([0, 128])).map(lambda told: Row(*told)), min_size=1, max_size=12)
+)
 @settings(max_examples=50, deadline=None)
 def test_any_order_of_layers_is_kept(rows):
     kinds, pattern = layer_kinds(rows, Attention("gqa", 2, 2, 4), Mlp(8), Moe(4, 2, 8))
     model = Model("stack", 8, 16, kinds, pattern=pattern)
     kept = [Row(isinstance(kinds[i].mlp, Moe), kinds[i].attention.sliding_window) for i in layer_order(model)]
     assert kept == rows
+
+
+@given(st.lists(st.sampled_from([0, 4, 128]), min_size=1, max_size=12), st.integers(0, 2))
+@settings(max_examples=50, deadline=None)
+def test_any_order_of_ratios_is_kept_by_numbers_and_by_names(ratios, modules):
+    names = {0: "sliding_attention", 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
+    fields = {**TINY, **COMPRESSED, **MOE, "num_hidden_layers": len(ratios)}
+    listed = io.model_from_config({**fields, "compress_ratios": [*ratios, *[0] * modules]}, "listed")
+    named = {"compress_ratios": None, "layer_types": [names[ratio] for ratio in ratios]}
+    named |= {"num_hash_layers": None, "mlp_layer_types": ["hash_moe", *["moe"] * (len(ratios) - 1)]}
+    assert replace(io.model_from_config({**fields, **named}, "named"), name="listed") == listed
+    attentions = [listed.layers[index].attention for index in layer_order(listed)]
+    assert [att.compression.ratio for att in attentions] == ratios
+    assert [att.indexer is not None for att in attentions] == [ratio == 4 for ratio in ratios]
+    assert [att.sliding_window for att in attentions] == [0 if ratio else 8 for ratio in ratios]
+    assert (listed.streams, listed.hash_layers) == (4, 1)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=12))

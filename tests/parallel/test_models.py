@@ -14,6 +14,7 @@ from topo.errors import SpecError
 # Numbers of values in the published weights, as the safetensors headers count them.
 WEIGHTS = {
     "deepseek-v3": 671_026_419_200,
+    "deepseek-v4-pro": 1_572_997_201_763,
     "gpt-oss-120b": 116_829_156_672,
     "llama-3.1-405b": 405_853_388_800,
     "llama-3.1-70b": 70_553_706_496,
@@ -41,12 +42,19 @@ ACTIVE = [
 # with an index in 22 of its 79 layers, the drafting one included; the routers' biases are FP32.
 GLM_52_BYTES = 1_506_659_919_872
 
+# Bytes of the published weights of DeepSeek-V4-Flash by format (headers of its 46 safetensors, 159,609,485,896 bytes with
+# scales and the tables of tokens, which are left out here). Experts hold two values in a byte.
+V4_BYTES = {"I8": 141_733_920_768, "F8_E4M3": 6_023_020_544, "BF16": 2_830_518_528, "F32": 144_672_072}
+VALUES = {"I8": 2.0, "F8_E4M3": 1.0, "BF16": 0.5, "F32": 0.25}
+
 # Bytes per token of the bf16 cache, by hand: 2 B · layers · (2 · kv_heads · head_dim, or latent + rope).
 CACHE = {
     "deepseek-v3": 2 * 61 * (512 + 64),
     "deepseek-v3.2": 61 * (2 * (512 + 64) + 128 + 4),
     "glm-5": 78 * (2 * (512 + 64) + 128 + 4),
     "glm-5.2": 78 * 2 * (512 + 64) + 21 * (128 + 4),
+    "deepseek-v4-flash": 2 * 584 + 21 * (584 + 128 + 4) / 4 + 20 * 584 / 128,
+    "deepseek-v4-pro": 30 * (584 + 128 + 4) / 4 + 31 * 584 / 128,
     "kimi-k2": 2 * 61 * (512 + 64),
     "llama-3.1-8b": 2 * 32 * 2 * 8 * 128,
     "llama-3.1-70b": 2 * 80 * 2 * 8 * 128,
@@ -145,6 +153,45 @@ def test_glm_5_2_counts_the_published_weights_and_glm_5_has_57_more_indexers() -
     later, first = (m.parameters(read_model(name), with_mtp=True) for name in ("glm-5.2", "glm-5"))
     assert 2 * later + biases == GLM_52_BYTES
     assert first - later == 57 * indexer
+
+
+def test_deepseek_v4_flash_counts_every_value_of_its_published_weights_by_format() -> None:
+    model = read_model("deepseek-v4-flash")
+    assert m.parameters(model, with_mtp=True) == sum(VALUES[name] * size for name, size in V4_BYTES.items())
+    kinds = [*model.layers, replace(m.module_kind(model), name="module", count=1)]
+    experts = sum(kind.count * 256 * m.expert_parameters(model, kind) for kind in kinds)
+    assert experts == 2 * V4_BYTES["I8"]
+    narrow = 2 * 4096**2
+    for kind in kinds:
+        matrices = m.attention_matrices(kind.attention, 4096)
+        wide = ("compressor", "index_compressor", "index_weight")
+        narrow += kind.count * m.weights({name: held for name, held in matrices.items() if name not in wide})
+        narrow += kind.count * m.shared_parameters(model, kind)
+    assert narrow == V4_BYTES["F8_E4M3"]
+
+
+def test_deepseek_v4_pro_counts_its_prediction_module() -> None:
+    # safetensors headers: 25,840,145,979 values without scales
+    model = read_model("deepseek-v4-pro")
+    assert m.parameters(model, with_mtp=True) - m.parameters(model) == 25_840_145_979
+
+
+def test_deepseek_v4_activates_what_its_card_says() -> None:
+    found = [m.active_parameters(read_model(f"deepseek-v4-{name}"), False) / 1e9 for name in ("flash", "pro")]
+    assert found == pytest.approx([13, 49], rel=0.025)
+
+
+def test_a_long_prompt_of_deepseek_v4_sees_windows_and_entries() -> None:
+    flops = m.flops_per_token_forward(read_model("deepseek-v4-flash"), 65536, causal=False)
+    seen = 43 * 128 + 21 * 512 + 20 * 65536 / 128
+    assert float(flops["attention_scores"]) == 4 * 64 * 512 * seen + 21 * 2 * 64 * 128 * 65536 / 4
+
+
+def test_residual_streams_add_two_projections_a_layer_and_one_at_the_end() -> None:
+    plain = m.Model("plain", 64, 1000, (dense(),))
+    four = replace(plain, streams=4)
+    assert m.parameters(four) - m.parameters(plain) == 3 * 2 * (24 * 4 * 64 + 24 + 3) + 4 * 4 * 64 + 4 + 1
+    assert m.joined_parameters(plain) == m.stream_parameters(plain) == 0
 
 
 def test_a_module_drafts_with_an_index_of_its_own_whatever_the_last_layer_does() -> None:

@@ -15,6 +15,7 @@ from parallel.models import (
     Model,
     Moe,
     attended_positions,
+    compressed,
     flops_per_token_forward,
     kv_values_per_token,
     score_flops,
@@ -38,7 +39,8 @@ from parallel.operators import (
 from topo.columns import ColumnLike, column
 
 quick = settings(max_examples=50, deadline=None)
-every_model = pytest.mark.parametrize("name", model_names())
+# Compressed attention has operators of its own: tests/parallel/serving/test_compressed.py.
+every_model = pytest.mark.parametrize("name", [name for name in model_names() if not compressed(read_model(name))])
 GPT = Attention("gqa", heads=16, kv_heads=16, head_dim=64)
 WINDOWED = Attention("gqa", heads=64, kv_heads=8, head_dim=64, sliding_window=128)
 DEEPSEEK = read_model("deepseek-v3").layers[1]

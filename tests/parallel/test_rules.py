@@ -103,6 +103,7 @@ SERVE_CASES = {
     "attention groups tile the expert group": Case({"tp": 8, "ep": 12}),
     "every rank of a prompt has two pieces of it": Case({"cp": 4}, work=ServeWorkload(isl=8192, cached=8185)),
     "a recurrent state is computed in order": Case({"cp": 4}, hybrid(hybrid_names()[0])),
+    "an entry is made of positions of one rank": Case({"cp": 4}, read_model("deepseek-v4-flash")),
     "stages hold at least one layer": Case({"tp": 1, "ep": 4, "pp": 64}),
     "a replica fits the cluster": Case({"ep": 256, "pp": 2}),
     "micro-batches are whole": Case({"tp": 1, "batch": 3}),

@@ -129,7 +129,7 @@ def test_the_model_schema_refuses_what_the_reader_refuses(wrong, tmp_path):
 
 @pytest.mark.parametrize("name", NEEDED)
 def test_the_model_schema_needs_what_the_reader_needs(name):
-    from parallel.configs import KEYS
+    from parallel.configreader import KEYS
 
     data = {key: value for key, value in yaml.safe_load(KINDS["model"].text).items() if key not in KEYS[name]}
     with pytest.raises(jsonschema.ValidationError):
@@ -137,7 +137,8 @@ def test_the_model_schema_needs_what_the_reader_needs(name):
 
 
 def test_the_model_schema_covers_every_key_that_is_read():
-    from parallel.configs import KEYS, REFUSED
+    from parallel.configreader import KEYS
+    from parallel.configs import REFUSED
 
     keys = {key for options in KEYS.values() for key in options}
     assert {*keys, *REFUSED} <= {*schema_of_models()["properties"]}

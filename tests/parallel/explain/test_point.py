@@ -32,6 +32,10 @@ POOLED = replace(
     ),
 )  # fmt: skip
 OWN = replace(DECODE, model=replace(DECODE.model, name="my own", vocab=5000))
+SPARSE, ENTRIES = (
+    replace(DECODE, model=replace(read_model(name), name="my own", vocab=5000))
+    for name in ("deepseek-v3.2", "deepseek-v4-pro")
+)
 ASSUMED = replace(DECODE, exchange=ExchangeRules(extra_copies=1, copies="rank"))
 ENDLESS = replace(DECODE, serve=replace(DECODE.serve, tpot_s=float("inf")))
 
@@ -40,7 +44,7 @@ def through_json(point: Point) -> Point:
     return Point.from_dict(json.loads(json.dumps(point.to_dict(), allow_nan=False)))
 
 
-@pytest.mark.parametrize("point", [DECODE, TRAIN, POOLED, OWN, ASSUMED, ENDLESS])
+@pytest.mark.parametrize("point", [DECODE, TRAIN, POOLED, OWN, SPARSE, ENTRIES, ASSUMED, ENDLESS])
 def test_a_point_that_was_written_is_the_point_that_is_read(point: Point) -> None:
     again = through_json(point)
     assert again == point
