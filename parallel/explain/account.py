@@ -95,7 +95,7 @@ def _term(scene: Scene, name: str, operators: list[dict[str, Any]], tiers: list[
     inputs = law.inputs(scene)
     exposed, busy = computed(law, inputs)
     installed = scene.job.scale if isinstance(scene, TrainScene) else 1.0
-    over = f" · {installed:g} (installation, release)" if installed != 1.0 else ""
+    over = f" · {installed:.4g} (installation, release)" if installed != 1.0 else ""
     return {
         "name": name,
         "seconds": scene.terms.get(name, 0.0),

@@ -105,7 +105,7 @@ def equations(scene: Laid) -> dict[str, Equation[Any]]:
 
 def test_every_equation_on_its_stated_inputs_gives_the_priced_term(scene: Laid) -> None:
     laws = equations(scene)
-    scale = scene.point.train.software.installation if isinstance(scene, TrainScene) else 1.0
+    scale = scene.job.scale if isinstance(scene, TrainScene) else 1.0
     for name, law in laws.items():
         if name not in scene.priced.terms or (scene.point.phase == "prefill" and name == "kv read"):
             continue
@@ -116,7 +116,7 @@ def test_every_equation_on_its_stated_inputs_gives_the_priced_term(scene: Laid) 
 
 
 def test_the_operators_of_a_term_add_up_to_it(scene: Laid) -> None:
-    scale = scene.point.train.software.installation if isinstance(scene, TrainScene) else 1.0
+    scale = scene.job.scale if isinstance(scene, TrainScene) else 1.0
     for term, rows in operator_rows(scene).items():
         assert scale * sum(row["seconds"] for row in rows) == pytest.approx(scene.terms[term], rel=1e-9), term
         assert {row["bound"] for row in rows} <= {"compute", "memory", "launch"}
@@ -130,7 +130,7 @@ def test_every_holder_of_memory_is_its_equation(scene: Laid) -> None:
 
 
 def test_the_collectives_of_a_term_take_its_busy_time(scene: Laid) -> None:
-    scale = scene.point.train.software.installation if isinstance(scene, TrainScene) else 1.0
+    scale = scene.job.scale if isinstance(scene, TrainScene) else 1.0
     for term, sent in scene.messages.items():
         if term in ("pp", "dp"):  # hops overlap with one another; a dense model reduces no experts
             continue
