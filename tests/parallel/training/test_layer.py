@@ -111,7 +111,7 @@ def test_an_exchange_by_all_to_all_is_priced_as_nccls(routed) -> None:
     once = float(collective(job, "all_to_all", rows, group_members(routed.cluster, split, "ep"))[0])
     found = step(routed, ROUTED, dispatcher="alltoall", mtp=False)
     micro_batches = work.global_batch / ROUTED["dp"]
-    assert found.busy["ep"][0] == pytest.approx(4.0 * once * layer.count * micro_batches / ROUTED["pp"])
+    assert found.busy["ep"][0] == pytest.approx(job.scale * 4.0 * once * layer.count * micro_batches / ROUTED["pp"])
 
 
 def test_unoverlapped_gradients_are_exposed_whole(dense) -> None:
@@ -141,7 +141,8 @@ def test_blocking_launches_hide_behind_nothing(dense) -> None:
     job = TrainJob.of(dense.task.model, dense.cluster, dense.task.train)
     prices = layer_prices(job, Columns.of(**split).filled({"sp": 1, "cp": 1, "etp": 1}))
     counted = sum(prices[f"0 kernels {way}"][0] for way in ("forward", "backward")) + 2.0 * prices["0 kernels sent"][0]
-    assert open_.terms["host"][0] == pytest.approx(m / stages * layers * counted * job.engine.kernel_host_s)
+    host_s = m / stages * layers * counted * job.engine.kernel_host_s
+    assert open_.terms["host"][0] == pytest.approx(job.scale * host_s)
     assert hidden.terms["host"][0] < 0.1 * open_.terms["host"][0]
 
 

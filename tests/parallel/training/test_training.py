@@ -298,11 +298,13 @@ def test_a_step_is_micro_batches_times_the_slowest_stage_and_the_bubble(chunks, 
     slow = even if chunks > 1 else slowest_by_hand(layers / 32, head, 32, 4)
     rest = (layers + head - slow) / 3
     rows = 2.0 * bound.task.train.sequence * bound.task.model.hidden  # BF16 activations of one micro-batch
-    hop = float(farthest(column(rows), group_members(bound.cluster, cols, "pp"), path(bound.cluster, "send_recv"))[0])
+    scale = TrainJob.of(bound.task.model, bound.cluster, bound.task.train).scale
+    alone = float(farthest(column(rows), group_members(bound.cluster, cols, "pp"), path(bound.cluster, "send_recv"))[0])
+    hop = scale * alone
     assert hop < rest / 6  # short hops: how forward and backward share a stage does not matter
     schedule = SCHEDULES["interleaved" if chunks > 1 else "1f1b"]
     bubble = float(schedule.bubble_s(4, m, chunks, rest / 3, 2 * rest / 3, hop))
-    waits = 2 * m * chunks * training_constants().engines["megatron-core"].boundary_s
+    waits = scale * 2 * m * chunks * training_constants().engines["megatron-core"].boundary_s
     beside = sum(priced.terms[name][0] for name in ("dp", "optimizer", "step", "contention"))
     # the slowest stage is bisected to 2.4e-7 of the total
     assert priced.seconds[0] - beside == pytest.approx(m * slow + bubble + waits, rel=1e-6)
