@@ -95,13 +95,13 @@ def _term(scene: Scene, name: str, operators: list[dict[str, Any]], tiers: list[
     inputs = law.inputs(scene)
     exposed, busy = computed(law, inputs)
     installed = scene.job.scale if isinstance(scene, TrainScene) else 1.0
-    over = f" · {installed:.4g} (installation, release)" if installed != 1.0 else ""
+    scaled = f"[{law.text}] · {installed:.4g} (installation, release)" if installed != 1.0 else law.text
     return {
         "name": name,
         "seconds": scene.terms.get(name, 0.0),
         "share": scene.terms.get(name, 0.0) / scene.seconds,
         "busy_s": scene.busy[name],
-        "equation": law.text + over,
+        "equation": scaled,
         "inputs": {symbol: given.written() for symbol, given in inputs.items()},
         "computed_s": installed * exposed,
         "computed_busy_s": installed * busy,

@@ -203,19 +203,22 @@ def amax(case: Json) -> str:
 
 
 def release(case: Json) -> str:
-    """Return the release of a case's software; that of undated runs where neither it nor its source's launch scripts name one.
+    """Return the release of a case's software: as it, its source's launch scripts or containers name it, else that of its paper.
 
-    A run of one's own that names none is of the newest release, as a scenario is.
+    Other published runs are of the middle of the years; a run of one's own is of the newest release, as a scenario is.
 
     >>> release({"source": {"name": "MLPerf Training v4.1", "where": "NVIDIA/results/eos_n64_ngc24.09_nemo/gpt3 logs"}})
     '24.09'
+    >>> release({"source": {"name": "Llama 3 Herd of Models (arXiv 2407.21783)"}})
+    '24.07'
     """
     source = case.get("source") or {}
     name, where = source_family(case).name, source.get("where") or ""
     told = next((label for whose, words, label in RELEASES if whose == name and re.search(words, where)), None)
     named = re.search(r"(?:ngc|NeMo )(2\d\.\d\d)", where)
+    paper = re.search(r"arXiv (\d\d)(\d\d)\.", source.get("name") or "")
     undated = NEWEST if name == "other" else MIDDLE
-    return case.get("release") or told or (named[1] if named else undated)
+    return case.get("release") or told or (named[1] if named else f"{paper[1]}.{paper[2]}" if paper else undated)
 
 
 def evaluation(case: Json) -> tuple[int, int]:
