@@ -328,7 +328,7 @@ def _on_graph(
     wires = flat(_as_software_sees(cluster, tuned))
     mine = _accelerators(cluster, wires)
     mine = mine[: ranks * stride : stride]
-    told = price(_jobs(op, name, ranks, size_bytes, group, road, mine), wires, rung)
+    told = price(_jobs(op, name, ranks, size_bytes, group, road, mine, _is_mesh(cluster)), wires, rung)
     spans = _spanned(group)
     base_s = max(hop.model.base_s for hop, spanned in zip(road, spans, strict=True) if spanned)
     # What the closed form adds to the wire of a tier, with the bytes read off the graph's own busiest link.
@@ -351,17 +351,30 @@ def _beside_the_wire(
     return float(seconds[tier] - wire_s)
 
 
+def _is_mesh(cluster: Cluster) -> bool:
+    """Return whether every pair of a domain has a link of its own."""
+    inside = [tier.direct for tier in cluster.tiers if tier.plane == "scale-up"]
+    return len(inside) == 1 and [axis.order for axis in inside[0]] == ["set"]
+
+
 def _jobs(
-    op: str, name: str, ranks: int, size_bytes: float, group: "Column", road: "Path", mine: "npt.NDArray[Any]"
+    op: str,
+    name: str,
+    ranks: int,
+    size_bytes: float,
+    group: "Column",
+    road: "Path",
+    mine: "npt.NDArray[Any]",
+    mesh: bool,
 ) -> "list[Job]":
-    """Return the schedules of a collective: a ring over several blocks runs in channels, one by every port of a block."""
+    """Return the schedules of a collective: a ring over several blocks, or in a mesh, runs in channels side by side."""
     from collectives.channels import ring_orders
     from collectives.ladder import Job
     from collectives.schedule import schedule
 
     inside = [int(many) for many, hop in zip(group, road, strict=True) if hop.plane == "scale-up"]
     if name == "ring" and inside and ranks % inside[-1] == 0:
-        orders = ring_orders(ranks, inside[-1])
+        orders = ring_orders(ranks, inside[-1], mesh)
         plan = schedule(op, name, ranks, size_bytes / len(orders))
         return [Job(plan, mine[order]) for order in orders]
     blocks = [int(many) for many in group[:-1] if 1 < many < ranks]

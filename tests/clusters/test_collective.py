@@ -82,6 +82,31 @@ def test_a_pair_of_a_mesh_has_one_link() -> None:
     assert all_of_it["busbw_Bps"] > 4 * pair["busbw_Bps"]
 
 
+@pytest.mark.parametrize("op", ["all_reduce", "all_gather", "reduce_scatter"])
+@pytest.mark.parametrize("ranks", [2, 3, 5, 7, 8])
+def test_a_ring_played_on_a_mesh_takes_all_links_as_the_closed_form_does(op: str, ranks: int) -> None:
+    box = build(load("mi300x-box"))
+    played, closed = (collective(box, op, ranks, 2.0**32, "ring", rung)["time_s"] for rung in ("stepwise", "closed"))
+    assert played == pytest.approx(closed, rel=0.02)
+
+
+@pytest.mark.parametrize(("ranks", "missed"), [(4, 3 / 2), (6, 5 / 4)])
+def test_four_and_six_of_a_mesh_have_a_ring_less_than_links(ranks: int, missed: float) -> None:
+    box = build(load("mi300x-box"))
+    played, closed = (
+        collective(box, "all_gather", ranks, 2.0**32, "ring", rung)["time_s"] for rung in ("stepwise", "closed")
+    )
+    assert played == pytest.approx(missed * closed, rel=0.06)  # what stands beside the wire has no links
+
+
+def test_a_ring_over_boxes_of_meshes_keeps_to_its_rails() -> None:
+    boxes = build(with_(load("mi300x-box"), accelerators=16))
+    played, closed = (
+        collective(boxes, "all_gather", 16, 2.0**32, "ring", rung)["time_s"] for rung in ("stepwise", "closed")
+    )
+    assert played == pytest.approx(closed, rel=0.05)
+
+
 def test_what_only_the_closed_form_prices_says_so() -> None:
     told = collective(build(load(RACK)), "all_reduce", 64, 2.0**30, "nvls")
     assert told["fidelity"] == "closed"
