@@ -4,16 +4,17 @@ Nothing here is fitted: every table maps words of a source to inputs of the mode
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from clusters.software import MIDDLE, NEWEST
 from parallel.training.activations import MODULES
 from parallel.workload import Software
 
 Json = Mapping[str, Any]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,15 +180,19 @@ def framework(case: Json) -> str:
     return "torch-fsdp-compiled" if re.search(r"_2025|_2026", source) else "torch-fsdp-blocks"
 
 
+def _told(case: Json, table: Sequence[tuple[str, str, _T]]) -> _T | None:
+    """Return what the first line of a table says of a case: whose source it is, and words of where its number stands."""
+    name, where = source_family(case).name, (case.get("source") or {}).get("where") or ""
+    return next((told for whose, words, told in table if whose == name and re.search(words, where)), None)
+
+
 def launched(case: Json) -> Mapping[str, str]:
     """Return what the launch scripts of a case's source name of its software: fields of `parallel.workload.Software`.
 
     >>> launched({"source": {"name": "NVIDIA dgxc-benchmarking", "where": "v25.02 nemotron/README_340b.md line 1"}})
     {'attention': 'flash-2'}
     """
-    source = case.get("source") or {}
-    name, where = source_family(case).name, source.get("where") or ""
-    return next((told for whose, start, told in LAUNCHED if whose == name and re.search(start, where)), {})
+    return _told(case, LAUNCHED) or {}
 
 
 def amax(case: Json) -> str:
@@ -196,10 +201,7 @@ def amax(case: Json) -> str:
     >>> amax({"source": {"name": "MLPerf Training v4.1"}, "precision": "fp8 (delayed scaling, TE)"})
     'tp'
     """
-    source = case.get("source") or {}
-    name, where = source_family(case).name, source.get("where") or ""
-    found = (who for whose, start, who in SCALES if whose == name and re.search(start, where))
-    return next(found, "none") if (case.get("precision") or "").startswith("fp8") else "none"
+    return (_told(case, SCALES) or "none") if (case.get("precision") or "").startswith("fp8") else "none"
 
 
 def release(case: Json) -> str:
@@ -213,12 +215,11 @@ def release(case: Json) -> str:
     '24.07'
     """
     source = case.get("source") or {}
-    name, where = source_family(case).name, source.get("where") or ""
-    told = next((label for whose, words, label in RELEASES if whose == name and re.search(words, where)), None)
-    named = re.search(r"(?:ngc|NeMo )(2\d\.\d\d)", where)
-    paper = re.search(r"arXiv (\d\d)(\d\d)\.", source.get("name") or "")
-    undated = NEWEST if name == "other" else MIDDLE
-    return case.get("release") or told or (named[1] if named else f"{paper[1]}.{paper[2]}" if paper else undated)
+    named = re.search(r"(?:ngc|NeMo )(2\d\.\d\d)", source.get("where") or "")
+    paper = re.search(r"arXiv (2\d)(\d\d)\.", source.get("name") or "")
+    undated = NEWEST if source_family(case).name == "other" else MIDDLE
+    dated = named[1] if named else f"{paper[1]}.{paper[2]}" if paper else undated
+    return case.get("release") or _told(case, RELEASES) or dated
 
 
 def evaluation(case: Json) -> tuple[int, int]:

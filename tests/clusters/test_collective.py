@@ -90,13 +90,14 @@ def test_a_ring_played_on_a_mesh_takes_all_links_as_the_closed_form_does(op: str
     assert played == pytest.approx(closed, rel=0.02)
 
 
-@pytest.mark.parametrize(("ranks", "missed"), [(4, 3 / 2), (6, 5 / 4)])
-def test_four_and_six_of_a_mesh_have_a_ring_less_than_links(ranks: int, missed: float) -> None:
+@pytest.mark.parametrize(("ranks", "rings"), [(2, 1), (3, 2), (4, 2), (5, 4), (6, 4), (7, 6)])
+def test_the_wire_of_a_group_of_a_mesh_is_shared_by_its_rings(ranks: int, rings: int) -> None:
+    """(n - 1)/n of the bytes over so many links; eight ranks have seven. Four and six have a ring less than links."""
     box = build(load("mi300x-box"))
-    played, closed = (
-        collective(box, "all_gather", ranks, 2.0**32, "ring", rung)["time_s"] for rung in ("stepwise", "closed")
+    some, all_of_it = (
+        collective(box, "all_gather", n, 2.0**32, "ring", "stepwise")["terms"]["wire"] for n in (ranks, 8)
     )
-    assert played == pytest.approx(missed * closed, rel=0.06)  # what stands beside the wire has no links
+    assert some / all_of_it == pytest.approx((ranks - 1) / ranks / rings / (7 / 8 / 7), rel=1e-6)
 
 
 def test_a_ring_over_boxes_of_meshes_keeps_to_its_rails() -> None:
