@@ -30,8 +30,8 @@ class Engine:
     Attributes
     ----------
     kernel_host_s : host time per kernel launched [s]; it shows where the chip is faster than the host
-    vector : bytes that memory-bound operations move where nothing fuses them, over those of the fused kernels that
-        `parallel.operators` counts
+    vector : bytes that memory-bound operations move, over those of the fused kernels that `parallel.operators` counts; 1 where
+        PyTorch's compiler or fused modules spare them
     host_norm : how sharply a layer turns from the chip's time to the host's: the exponent of their norm
     yearly : share of a step that a year of releases saves, as an exponent
     boundary_s : time that a stage waits on the host at each end of a chunk of a pipeline, per micro-batch [s]
@@ -67,8 +67,8 @@ class TrainingConstants:
     ----------
     engines : engine classes by name
     sustained : part or generation -> share of its microbenchmarked rate that BF16 products keep up in training
-    formats : generation or family of them -> number format, or `narrow` for all others below BF16 -> the same of it, over
-        BF16's
+    formats : part, generation or family of them -> number format, or `narrow` for all others below BF16 -> the same of it, over
+        BF16's; under BF16 itself, the part's over its family's
     attention : kernel -> generation -> share of the BF16 peak, forward, on long sequences
     shared : `attention_backward` (over forward), `attention_ramp` (tokens at which attention runs at half its rate),
         `grouped` (rate of an expert's product among others over that of the same product alone), `contention` (what a
@@ -90,10 +90,10 @@ class TrainingConstants:
         True
         """
         own = next((name for name in (part.name, part.generation) if name in self.sustained), "default")
-        if fmt == "bf16":
-            return self.sustained[own]
-        family = self.formats.get(part.generation.split("-")[0], {}) | self.formats.get(part.generation, {})
-        return self.sustained[own] * family.get(fmt, family.get("narrow", 1.0))
+        shares: dict[str, float] = {}
+        for kin in (part.generation.split("-")[0], part.generation, part.name):
+            shares |= self.formats.get(kin, {})
+        return self.sustained[own] * shares.get(fmt, 1.0 if fmt == "bf16" else shares.get("narrow", 1.0))
 
     def attention_forward(self, kernel: str, generation: str) -> float:
         """Return the share of the BF16 peak that a fused attention kernel reaches forward on long sequences."""

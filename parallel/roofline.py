@@ -40,6 +40,7 @@ class Chip:
     separate : whether experts are products of their own, one after the other, that share no wave of tiles
     grouped : rate of separate experts' products over that of the same product alone
     attention_ramp : tokens at which fused attention runs at half of its rate
+    gradient_bytes : bytes that a product moves for each value of a weight's gradient
     """
 
     accelerator: Accelerator
@@ -50,6 +51,7 @@ class Chip:
     separate: bool = False
     grouped: float = 1.0
     attention_ramp: float = 0.0
+    gradient_bytes: float = 2.0 * ACTIVATION_BYTES
 
     def format(self, role: str) -> Format:
         """Return the number format of a role (attention, mlp, experts, head)."""
@@ -101,16 +103,18 @@ def cast_bytes(fmt: Format) -> float:
     return ACTIVATION_BYTES * (2.0 if fmt.name in TWO_PASSES else 1.0) + 2.0 * fmt.bytes_per_value
 
 
-def trained(machine: Chip, fitted: TrainingConstants, software: Software) -> Chip:
-    """Return the chip as a training step of seconds finds it.
+def trained(machine: Chip, fitted: TrainingConstants, software: Software, gradient_bytes: float = 4.0) -> Chip:
+    """Return the chip as a training step of seconds finds it; `gradient_bytes` are those of a value in the sum of gradients.
 
     Its products keep up `fitted.rate` of their microbenchmark, less where the cluster caps the part's power, and cast each
     operand once (`cast_bytes`), where the microbenchmark casts the activations of every product; the core of
-    attention runs at its kernel's share of the peak; memory-bound operations move what the engine's kernels move. The
+    attention runs at its kernel's share of the peak; memory-bound operations move what the engine's kernels move. A product
+    that adds a weight's gradient to the sum reads and writes the sum (Megatron-LM, `gradient_accumulation_fusion`); one whose
+    result another kernel adds, or a reduction, writes it in BF16. The
     products of experts are launched one by one (Transformer Engine's GroupedLinear, cuBLAS on several streams).
     """
     part, engine = machine.accelerator, fitted.engines[software.engine]
-    capped = power_share(part)
+    capped, frame = power_share(part), framework(software.settled("framework"))
     kernel_name = software.settled("attention")
     fused = kernel_name if kernel_name in fitted.attention else next(iter(fitted.attention))
     forward = capped * fitted.attention_forward(fused, part.generation)
@@ -124,7 +128,8 @@ def trained(machine: Chip, fitted: TrainingConstants, software: Software) -> Chi
         },
         attention=replace(machine.attention, forward=forward, backward=forward * fitted.shared["attention_backward"]),
         attention_ramp=fitted.shared["attention_ramp"],
-        vector=1.0 if software.compiled or framework(software.settled("framework")).fused else engine.vector,
+        vector=1.0 if software.compiled or (frame.gathers and frame.fused) else engine.vector,
+        gradient_bytes=ACTIVATION_BYTES if frame.adds or frame.gathers else 2.0 * gradient_bytes,
         separate=True,
         grouped=fitted.shared["grouped"],
     )
@@ -168,7 +173,7 @@ def _gemm(
         machine.accelerator.hbm_Bps,
         bytes_a=side,
         bytes_b=side,
-        bytes_out=4.0 if weight_out else ACTIVATION_BYTES,
+        bytes_out=machine.gradient_bytes if weight_out else ACTIVATION_BYTES,
         launches=0.0,
     )
 
@@ -191,7 +196,7 @@ def _gemm_forward(op: Operator, machine: Chip) -> Column:
 
 
 def _gemm_backward(op: Operator, machine: Chip) -> tuple[Column, Column]:
-    """Price the gradient of the input, ``[m, n]·[n, k]``, and that of the weight, ``[k, m]·[m, n]``, added in FP32.
+    """Price the gradient of the input, ``[m, n]·[n, k]``, and that of the weight, ``[k, m]·[m, n]``.
 
     The operands of the latter have been cast for the other two products.
     """

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clusters.calibration.residuals import significant, write_yaml
+from clusters.catalogue import Accelerator
 from clusters.measurements import read_json
 from clusters.software import FILE, document, varied
 from parallel.models import Moe
@@ -36,6 +37,7 @@ FREE: Final[Mapping[str, float]] = {
     "formats/blackwell/mxfp8": 1.3,
     "formats/blackwell/nvfp4": 1.3,
     "formats/blackwell-ultra/nvfp4": 1.3,
+    "formats/gb200/bf16": 1.0,
     "attention/fused/hopper": 0.5,
     "attention/fused/blackwell": 0.5,
     "attention/fused/blackwell-ultra": 0.5,
@@ -48,6 +50,7 @@ FREE: Final[Mapping[str, float]] = {
     "shared/overlapped": 1.0,
     "engines/early-megatron/kernel_host_s": 4e-5,
     "engines/early-megatron/boundary_s": 5e-4,
+    "engines/early-megatron/vector": 1.0,
     "engines/megatron-core/kernel_host_s": 3e-5,
     "engines/megatron-core/boundary_s": 1e-4,
     "engines/megatron-core/yearly": 0.05,
@@ -67,7 +70,6 @@ FROZEN: Final[Mapping[str, str]] = {
         "4: near the longer of the two; at 2 vTrain's nodes and BigScience's heads are off by more",
     ),
     "engines/megatron-core/host_norm": "2, of 2, 3, 4 and 6: MLPerf, dgxc and SimuMax, each without its own rows, are off least",
-    "engines/early-megatron/vector": "1: its kernels are counted one by one, and its frameworks as fused: it moves nothing",
     "engines/megatron-core/vector": "1: the operations that Transformer Engine fuses are those counted",
     "formats/blackwell/narrow": "about the mean of FP8, MXFP8 and NVFP4: stands for formats that no run was measured in",
     "engines/fsdp/kernel_host_s": "10 µs per eager PyTorch kernel; the runs measured do not show it",
@@ -88,14 +90,19 @@ NUDGE: Final = 0.02
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
+
+def _kin(part: Accelerator) -> tuple[str, str, str]:
+    return part.name, part.generation, part.generation.split("-")[0]
+
+
 MOVES: Final[Mapping[str, Callable[[list[str], Block], bool]]] = {
     "engines": lambda place, block: block.inputs[0].work.software.engine == place[1],
     "sustained": lambda place, block: (
         place[1] in (block.cluster.accelerator.name, block.cluster.accelerator.generation)
     ),
     "formats": lambda place, block: (
-        place[1] in (block.cluster.accelerator.generation, block.cluster.accelerator.generation.split("-")[0])
-        and block.inputs[0].work.precision in ((place[2],) if place[2] != "narrow" else NARROW)
+        place[1] in _kin(block.cluster.accelerator)
+        and (place[2] == "bf16" or block.inputs[0].work.precision in ((place[2],) if place[2] != "narrow" else NARROW))
     ),
     "attention": lambda place, block: (
         block.cluster.accelerator.generation == place[2]
@@ -222,7 +229,7 @@ def fit(rows: Rows, tables: Mapping[str, Any], rounds: int = 8) -> dict[str, Any
 
 def installations(rows: Rows, predicted: Floats) -> dict[str, float]:
     """Return the variances of log(measured/predicted) between installations and within one, of constants without the source."""
-    ratios = validation_training.ratios_by_source(rows, predicted)
+    ratios = validation_training.ratios_by_source(rows, predicted, taught=True)
     between, within = validation_training.variances(list(ratios.values()))
     return {"between": significant(between), "within": significant(within)}
 

@@ -91,7 +91,7 @@ class TrainJob:
         if fitted is None:
             return _shipped(model, cluster, work, kernels_path(), tunings_path())
         machine = chip(cluster.accelerator, recipe(work.precision, training=True))
-        return cls(model, cluster, work, trained(machine, fitted, work.software), fitted)
+        return cls(model, cluster, work, trained(machine, fitted, work.software, work.gradient_bytes), fitted)
 
     @property
     def engine(self) -> Engine:

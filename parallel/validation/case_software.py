@@ -77,8 +77,9 @@ ODD: Final[Mapping[str, str]] = {
 }
 """Rows that their own source or their neighbours contradict: priced and scored, but nothing is fitted to them."""
 
+SIMULATED: Final = "not measured: its simulator's own output, to the nanosecond"
 ASIDE: Final[tuple[tuple[str, Mapping[str, tuple[float, float]], str], ...]] = (
-    ("vTrain single", {}, "not measured: its simulator's own output, to the nanosecond"),
+    ("vTrain single", {}, SIMULATED),
     ("SC21", {"zero_stage": (3, 3)}, "DeepSpeed of 2021 gathers matrix by matrix, in turn: not priced"),
     (
         "BigScience",
@@ -129,6 +130,16 @@ RELEASES: Final[tuple[tuple[str, str, str], ...]] = (
 )
 """(source, words of where its number stands, release): containers of the launch scripts (dgxc: `FW_VERSION` in launch.sh, and
 nemotron/metadata.yaml), and of the same round's other submissions (MLPerf); other cases name their own."""
+
+OVERLAPS: Final[tuple[tuple[str, str, str], ...]] = (("Megatron-Bridge", r"^nvfp4", "backward"),)
+"""(source, start of a precision, how tensor-parallel communication hides, a key of `parallel.training.layer.TP_OVERLAPS`) where
+recipes turn userbuffers off: Megatron-Bridge scripts/performance/configs/llama/llama31_llm_pretrain.py,
+`tp_comm_overlap = False if precision == "nvfp4"`. Transformer Engine still gathers and reduces behind backward's products."""
+
+RECOMPUTED: Final[tuple[tuple[str, str, str], ...]] = (("dgxc", r"^v25\.05\.05 (llama3\.1|llama4|nemotron)/", "none"),)
+"""(source, start of where its number stands, recomputation) where its own text is silent and the recipes that it launches are
+not: NVIDIA/NeMo scripts/performance/recommended_model_configs/model_configs_{h100,gb200}.csv, no `recompute_layers` and no
+`recompute_modules` in the lines of these models."""
 
 SCALES: Final[tuple[tuple[str, str, str], ...]] = (
     ("dgxc", r"^v25\.02", "all"),
@@ -195,6 +206,21 @@ def launched(case: Json) -> Mapping[str, str]:
     return _told(case, LAUNCHED) or {}
 
 
+def completed(case: Json) -> Json:
+    """Return a case with the recomputation that recipes name where its source does not.
+
+    >>> held = completed({"source": {"name": "dgxc", "where": "v25.05.05 llama4/README.md line 69"},
+    ...     "missing": ["recompute mode"], "recompute": {"mode": None}})
+    >>> held["recompute"], held["missing"]
+    ({'mode': 'none'}, [])
+    """
+    mode, missing = _told(case, RECOMPUTED), case.get("missing") or []
+    if mode is None:
+        return case
+    unsaid = [name for name in missing if not name.startswith("recompute")]
+    return {**case, "recompute": {"mode": mode}, "missing": unsaid}
+
+
 def amax(case: Json) -> str:
     """Return who agrees on the scales of a case's FP8 tensors: nobody where they are not delayed ones.
 
@@ -234,6 +260,17 @@ def evaluation(case: Json) -> tuple[int, int]:
             if source_family(case).name == source and case["model"]["ref"].startswith(start):
                 return sequences, ceil(every / case["batch"]["global"])
     return 0, 1
+
+
+def tp_overlap(case: Json) -> str:
+    """Return how a case's tensor-parallel communication hides: as recipes say of its precision, else as its family does.
+
+    >>> [tp_overlap({"source": {"name": "Megatron-Bridge"}, "precision": name}) for name in ("nvfp4", "mxfp8")]
+    ['backward', 'engine']
+    """
+    source, precision = source_family(case), case.get("precision") or ""
+    ruled = (mode for name, start, mode in OVERLAPS if name == source.name and re.match(start, precision))
+    return next(ruled, source.tp_overlap)
 
 
 def recompute_modules(case: Json) -> tuple[str, ...]:
@@ -292,7 +329,7 @@ def software(case: Json) -> Software:
     return Software(
         engine=source.engine,
         attention=told.get("attention", source.attention),
-        tp_overlap="chunked" if "asynctp" in notes.lower() else source.tp_overlap,
+        tp_overlap="chunked" if "asynctp" in notes.lower() else tp_overlap(case),
         framework=framework(case),
         graphs=told.get("graphs", "none" if str(recipe.get("cuda_graph")).lower() == "none" else replayed),
         dispatcher=told.get("dispatcher", "alltoall" if named else "auto"),
@@ -316,7 +353,14 @@ def set_aside(case: Json) -> str | None:
         within = (least <= (mapping[name] or 0) <= most for name, (least, most) in bounds.items())
         if source == family(case["source"]["name"]).name and all(within):
             return why
-    return None if case.get("completeness") == "full" else "incomplete"
+    known = completed(case)
+    whole = case.get("completeness") == "full" or (known is not case and not known["missing"])
+    return None if whole else "incomplete"
+
+
+def is_simulated(case: Json) -> bool:
+    """Whether a case's figure is a simulator's output, not a measurement."""
+    return set_aside(case) == SIMULATED
 
 
 def in_fit(case: Json) -> bool:

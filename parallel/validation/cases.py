@@ -21,6 +21,7 @@ from parallel.training.splits import even_layout
 from parallel.training.step import SCHEDULES as TRAIN_SCHEDULES
 from parallel.training.written import fits
 from parallel.validation.case_software import (
+    completed,
     evaluation,
     family,
     recipe_layout,
@@ -276,6 +277,7 @@ def training_case(case: Json, models: Json, clusters: Json) -> TrainingCase:
     Skip
         It cannot be priced; the reason is one of `SKIPS`.
     """
+    case = completed(case)
     _priceable(case, models)
     try:
         model = model_from_case(models[case["model"]["ref"]], case["model"]["ref"])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from clusters.software import document, regime, varied
 from parallel.models import Moe
 from parallel.validation import scoring
+from parallel.validation.case_software import in_fit, is_simulated
 from parallel.validation.cases import Json
 from parallel.validation.training_rows import Rows, folds, source_of
 
@@ -106,21 +107,31 @@ def one_run(predicted: Floats, measured: Floats, share: float = 1.0) -> float | 
     return float(np.median(errors[~np.eye(len(ratios), dtype=bool)])) if len(ratios) > 1 else None
 
 
-def ratios_by_source(rows: Rows, predicted: Floats) -> dict[str, Floats]:
-    """Return measured/predicted of every source's complete rows, of sources that have two or more."""
+def ratios_by_source(rows: Rows, predicted: Floats, taught: bool = False) -> dict[str, Floats]:
+    """Return measured/predicted of every source's complete rows, or of those that constants are fitted to (`taught`).
+
+    Sources that have two or more.
+    """
     sources = np.array([source_of(case) for case in rows.cases])
-    full = np.array([case.get("completeness") == "full" for case in rows.cases])
-    found = {name: np.flatnonzero((sources == name) & full) for name in sorted(set(sources.tolist()))}
+    held = np.array([in_fit(case) if taught else case.get("completeness") == "full" for case in rows.cases])
+    found = {name: np.flatnonzero((sources == name) & held) for name in sorted(set(sources.tolist()))}
     return {name: rows.measured_s[at] / predicted[at] for name, at in found.items() if len(at) > 1}
 
 
 def one_run_given(rows: Rows, predicted: Floats) -> dict[str, Any]:
-    """Score what one run of a source says of its others: how much carries over is learnt from the other sources alone."""
-    ratios = ratios_by_source(rows, predicted)
-    shares = {name: carried(*variances([held for other, held in ratios.items() if other != name])) for name in ratios}
+    """Score what one run of a source says of its others: how much carries over is learnt from the other sources alone.
+
+    Rows that are set aside teach nothing: where the model lacks what a run does, its residual says nothing of installations. The
+    median is of sources that were measured; a simulator's output is no installation.
+    """
+    ratios, taught = ratios_by_source(rows, predicted), ratios_by_source(rows, predicted, taught=True)
+    shares = {name: carried(*variances([held for other, held in taught.items() if other != name])) for name in ratios}
     own = {name: one_run(np.ones(len(held)), held, shares[name]) for name, held in ratios.items()}
+    simulated = {source_of(case) for case in rows.cases if is_simulated(case)}
     return {
-        "median": float(np.median([value for value in own.values() if value is not None])),
+        "median": float(
+            np.median([value for name, value in own.items() if value is not None and name not in simulated])
+        ),
         "sources": own,
         "shares": shares,
     }

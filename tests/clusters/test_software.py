@@ -24,7 +24,7 @@ def test_every_engine_names_an_attention_kernel_that_has_constants() -> None:
 def test_a_part_without_its_own_rate_takes_its_generations_then_the_default() -> None:
     known = training_constants()
     assert known.rate(accelerator("h200-sxm"), "bf16") == known.sustained["hopper"]
-    assert known.rate(accelerator("gb200"), "bf16") == known.sustained["gb200"]
+    assert known.rate(accelerator("gb300"), "bf16") == known.sustained["gb300"]
     assert known.rate(accelerator("tpu-v5p"), "bf16") == known.sustained["default"]
 
 
@@ -32,6 +32,20 @@ def test_a_format_scales_the_rate_of_its_generation_alone() -> None:
     known, part = training_constants(), accelerator("h100-sxm")
     assert known.rate(part, "fp8") == known.sustained["hopper"] * known.formats["hopper"]["fp8"]
     assert known.rate(part, "unheard-of") == known.sustained["hopper"]
+
+
+def test_a_parts_own_share_of_a_format_goes_before_its_generations() -> None:
+    known = varied(
+        {
+            **software.document()["constants"],
+            "formats": {"blackwell": {"fp8": 1.0, "narrow": 1.5}, "gb200": {"fp8": 2.0}},
+        },
+        {"sustained/gb200": 0.5, "sustained/b200-sxm": 0.5},
+    )
+    shares = {
+        name: [known.rate(accelerator(name), fmt) for fmt in ("fp8", "nvfp4", "bf16")] for name in ("gb200", "b200-sxm")
+    }
+    assert shares == {"gb200": [1.0, 0.75, 0.5], "b200-sxm": [0.5, 0.75, 0.5]}
 
 
 def test_varied_constants_leave_the_shipped_ones_alone() -> None:

@@ -288,6 +288,27 @@ def test_a_training_step_casts_each_operand_once() -> None:
     assert (inputs, weights) == (pytest.approx(cast_s), 0.0)
 
 
+@pytest.mark.parametrize(
+    ("framework", "sum_bytes", "moved"),
+    [
+        ("megatron-core", 4.0, 8.0),
+        ("megatron-core", 2.0, 4.0),
+        ("megatron-deepspeed", 4.0, 2.0),
+        ("torch-fsdp", 4.0, 2.0),
+    ],
+)
+def test_a_product_that_adds_to_the_sum_of_gradients_reads_and_writes_it(
+    framework: str, sum_bytes: float, moved: float
+) -> None:
+    """Where a kernel of its own adds, or FSDP reduces, the product writes BF16; with one token only the sum is moved."""
+    burst = chip(accelerator("h100-sxm"), recipe("bf16", training=True))
+    machine = trained(burst, training_constants(), Software(framework=framework), sum_bytes)
+    assert machine.gradient_bytes == moved
+    kernel = replace(machine.kernels["bf16"], hbm_efficiency=1.0, hbm_ramp_s=0.0, launch_s=0.0, norm=40.0)
+    _, weights = gradients_s(gemm(1, 8192, 8192), replace(machine, kernels={"bf16": kernel}))
+    assert number(weights) == pytest.approx(moved * 8192**2 / machine.accelerator.hbm_Bps, rel=1e-3)
+
+
 @pytest.mark.parametrize(("head_dim", "share"), [(112, 1.0), (108, 1.0 / 16.0), (64, 1.0), (100, 1.0 / 16.0)])
 def test_unfused_attention_leaves_the_tensor_cores_where_its_heads_are_not_rows_of_sixteen_bytes(
     head_dim: int, share: float

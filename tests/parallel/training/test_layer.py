@@ -11,6 +11,7 @@ from clusters.kernels import memory_s
 from parallel.operators import Operator
 from parallel.placement import group_members
 from parallel.priced import Priced
+from parallel.roofline import gradients_s
 from parallel.strategy import Columns
 from parallel.training.layer import (
     TrainJob,
@@ -175,7 +176,9 @@ def test_adding_gradients_up_moves_them_three_times_beside_the_product(dense) ->
     ]
     fused, apart = (_priced(job, rows[0]) for job in jobs)
     kernels, hbm_Bps = jobs[0].chip.kernels["bf16"], dense.cluster.accelerator.hbm_Bps
-    assert apart[2] - fused[2] == pytest.approx(memory_s(10.0 * 1024 * 4096, kernels, hbm_Bps))
+    products = [gradients_s(rows[0], job.chip)[1] for job in jobs]
+    assert apart[2] - products[1] == pytest.approx(memory_s(10.0 * 1024 * 4096, kernels, hbm_Bps))
+    assert fused[2] == products[0] > products[1]  # it reads and writes the sum itself
     assert apart[:2] == fused[:2]
 
 

@@ -171,6 +171,22 @@ def test_nothing_is_fitted_to_a_simulators_table_nor_to_what_nothing_prices(ship
     assert aside["sc21_t1_1.7B"] == "incomplete"
 
 
+def test_recipes_complete_what_a_readme_leaves_out_and_the_run_is_fitted(shipped):
+    by_id = {case["id"]: case for case in shipped["cases"]}
+    silent = by_id["dgxc_v25.05.05_llama4_maverick_bf16_128"]
+    assert silent["recompute"]["mode"] is None
+    assert dict(read(silent, shipped).strategy)["recompute"] == RECOMPUTE.index("none")
+    assert case_software.in_fit(silent)
+    grok = by_id["dgxc_v25.05.05_grok1_314b_fp8_128"]  # in no recipe that is public
+    assert case_software.completed(grok) is grok
+    assert case_software.set_aside(grok) == "incomplete"
+
+
+def test_fp4_recipes_of_megatron_bridge_run_without_userbuffers(case, shipped):
+    assert read(case, shipped).work.software.settled("tp_overlap") == "chunked"
+    assert read({**case, "precision": "nvfp4"}, shipped).work.software.settled("tp_overlap") == "backward"
+
+
 def test_a_table_without_recomputation_is_priced_without_it(shipped):
     by_id = {case["id"]: case for case in shipped["cases"]}
     cases = [read(by_id[f"vtrain_{name}"], shipped) for name in ("single_397", "multi_001")]

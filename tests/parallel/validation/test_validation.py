@@ -22,20 +22,20 @@ from parallel.validation.training_rows import FOLDS, folds, rows_of
 from topo.errors import SpecError
 
 STEP_MEDIANS = {
-    "BigScience": 3.8,
-    "Korthikanti": 1.3,
-    "MLPerf": 2.0,
-    "Megatron-Bridge MoE": 6.8,
-    "Megatron-Bridge dense": 4.4,
+    "BigScience": 3.9,
+    "Korthikanti": 1.5,
+    "MLPerf": 1.6,
+    "Megatron-Bridge MoE": 7.3,
+    "Megatron-Bridge dense": 4.0,
     "Mosaic": 3.1,
-    "NeMo docs": 6.7,
-    "SC21": 46.1,
-    "SimuMax": 2.4,
-    "Zero Bubble": 1.3,
-    "dgxc": 2.5,
-    "torchtitan": 4.1,
-    "vTrain multi": 4.8,
-    "vTrain single": 10.1,  # its simulator's output: `case_software.ASIDE`
+    "NeMo docs": 6.6,
+    "SC21": 46.3,
+    "SimuMax": 2.5,
+    "Zero Bubble": 1.4,
+    "dgxc": 2.2,
+    "torchtitan": 4.5,
+    "vTrain multi": 4.7,
+    "vTrain single": 9.1,  # its simulator's output: `case_software.ASIDE`
 }
 MEMORY_MEDIANS = {"BigScience": 3.0, "SimuMax": 0.3, "Zero Bubble": 1.8, "torchtitan": 1.4}
 """Median errors as they stand, per cent: a change may not worsen one by more than a point unseen."""
@@ -154,6 +154,8 @@ def test_leaving_a_source_out_and_giving_one_run_of_it_are_both_scored(training)
     assert set(given["sources"]) <= {"Megatron-Bridge", *training["groups"]}
     assert 0.0 < given["median"] < 0.2
     assert all(0.0 <= share <= 1.0 for share in given["shares"].values())
+    measured = [value for name, value in given["sources"].items() if name != "vTrain single"]  # its simulator's output
+    assert given["median"] == pytest.approx(np.median(measured))
 
 
 @pytest.mark.parametrize(("between", "within"), [(0.3, 0.05), (0.05, 0.1)])
