@@ -117,6 +117,7 @@ class SoftwareFile(Section):
     amax: Literal[tuple(AMAX)] | None = Field(None, description="who agrees on FP8 scales")  # type: ignore[valid-type]
     compiled: bool | None = Field(None, description="whether a compiler fuses the memory-bound operations")
     blocking: bool | None = Field(None, description="whether every launch waits for its kernel")
+    deferred: int | None = Field(None, ge=0, description="micro-batches whose head gradient waits for the drain")
     trains: Literal[TRAINS] | None = None  # type: ignore[valid-type]
     mtp: bool | None = Field(None, description="whether multi-token-prediction modules are trained")
     release: str | None = Field(None, description="release of the software, year and month: 25.04")

@@ -63,6 +63,8 @@ class Software:
     compiled : whether a compiler fuses the memory-bound operations and the loss (`torch.compile`)
     blocking : whether every launch waits for its kernel (`CUDA_LAUNCH_BLOCKING=1`), so that the host hides behind nothing
     sends : whether the host launches collectives beside a layer's kernels; not where layers were profiled each alone
+    deferred : micro-batches whose gradient of the head's weight waits until the pipeline drains (Megatron-Core's
+        `defer_embedding_wgrad_compute`, at most its `wgrad_deferral_limit`)
     trains : `all` weights, or `lora`: adapters beside frozen weights
     mtp : whether the model's multi-token-prediction modules are trained
     release : of the software, as NVIDIA names its containers (25.04); it moves engines whose releases are told apart
@@ -80,6 +82,7 @@ class Software:
     compiled: bool = False
     blocking: bool = False
     sends: bool = True
+    deferred: int = 0
     trains: str = "all"
     mtp: bool = True
     release: str = NEWEST
@@ -94,6 +97,8 @@ class Software:
                 near = get_close_matches(str(value), known, 1)
                 remedy = f"did you mean {near[0]}" if near else f"choose one of {', '.join(known)}"
                 faults.append(Fault(name, value, "is not known", remedy))
+        if self.deferred < 0:
+            faults.append(Fault("deferred", self.deferred, "is no count of micro-batches", "give zero or more"))
         if not RELEASE.fullmatch(self.release):
             faults.append(Fault("release", self.release, "is no release", "write year and month, as in 25.04"))
         if faults:

@@ -202,6 +202,7 @@ def _virtual(scene: TrainScene, layout: Layout) -> tuple[Column, Column, Column]
     ahead = [one(layer["forward share"]) for layer in scene.shown]
     weights = [one(layer["weights share"]) for layer in scene.shown]
     ends = {way: one(scene.layers[f"{way} head"]) for way in ("forward", "backward")}
+    ends["backward"] -= scene.put_off  # waits for the drain, which is drawn empty
     join = {way: one(scene.layers[f"{way} mtp"]) for way in ("forward", "backward")}
     order = layer_order(scene.point.model)
 

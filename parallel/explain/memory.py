@@ -59,10 +59,11 @@ def _activations(scene: TrainScene) -> Inputs:
     if work.gradient_bytes < footprint.STEP_COPY_BYTES and not fw.gathers:
         whole, divided = (one(scene.loads[f"{name} {place}"]) for name in ("whole", "divided"))
         copies = footprint.STEP_COPY_BYTES * divided if zero >= 1 else fw.step_copy * whole
+    apart = one(footprint.waiting(work, cols) * s["put off"]) * (place == "last")
     return {
         "f": Input(one(held[place]), "", f"micro-batches in flight on the {place} stage"),
         "K": Input(one(s[f"kept {place}"]), "B", "what one of them leaves for backward"),
-        "w": Input(one(s[f"work {place}"]), "B", "workspace of the layer or the loss at work"),
+        "w": Input(one(s[f"work {place}"]) + apart, "B", "workspace of the layer or the loss at work, and what waits"),
         "C": Input(copies, "B", "FP32 copies of gradients, when activations are gone"),
     }
 

@@ -180,8 +180,15 @@ class TrainScene(Scene):
             [self.stages[f"layer {index}"] for index in range(len(self.kinds))],
             [k.count for k in self.kinds],
         )
-        balanced = balanced_stage(layers, counts, self.cols["pp"], last=self.stages["end"])
-        return one(training.slowest(self.job, {**self.stages, "balanced": balanced}, self.cols))
+        end = self.stages["end"] - self.put_off
+        balanced = balanced_stage(layers, counts, self.cols["pp"], last=end)
+        return one(training.slowest(self.job, {**self.stages, "balanced": balanced, "end": end}, self.cols))
+
+    @property
+    def put_off(self) -> float:
+        """Seconds of the last stage that a micro-batch leaves to the drain."""
+        m = np.array([self.microbatches])
+        return one(training.put_off_s(self.job, self.stages, m, self.cols["pp"]))
 
     @cached_property
     def loads(self) -> Mapping[str, Column]:

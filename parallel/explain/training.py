@@ -243,7 +243,7 @@ def _imbalance(scene: TrainScene) -> Inputs:
 def _others(scene: TrainScene) -> tuple[float, float, float]:
     """Seconds of a stage beside the slowest: forward, backward, and the gradient of the weights in it."""
     s, whole = scene.stages, one(scene.stages["total"])
-    rest = (whole - scene.slowest) / max(scene.read("pp") - 1.0, 1.0)
+    rest = (whole - scene.put_off - scene.slowest) / max(scene.read("pp") - 1.0, 1.0)
     ahead = rest * one(s["forward share"]) / whole
     return ahead, rest - ahead, rest * one(s["weights share"]) / whole
 
@@ -273,13 +273,30 @@ def _bubble(scene: TrainScene) -> Inputs:
 
 def _dealt(scene: TrainScene) -> Inputs:
     """Return the inputs of a bubble, with what chunks of unequal layers add."""
-    s = {**scene.stages, "microbatches": np.array([scene.microbatches])}
+    s = {**scene.stages, "microbatches": np.array([scene.microbatches]), "end": scene.stages["end"] - scene.put_off}
     some = np.flatnonzero(scene.cols["pp"] > 1)
     beyond = beyond_s(scene.job, s, scene.cols, some)
     added = max(float(beyond.sum()), -_bubble_of(scene, 0.0))
     return _bubble(scene) | {
         "δ": Input(added, "s", "chunks of unequal layers, executed: beyond chunks that are all alike")
     }
+
+
+def _put_off(scene: TrainScene) -> Inputs:
+    plain = int(scene.read("schedule")) == 0
+    return {
+        "β": Input(computed(BUBBLE[plain], (_dealt if plain else _scheduled)(scene))[0], "s", "bubble of the schedule"),
+        "m": Input(scene.microbatches, "", "micro-batches of a step"),
+        "w": Input(scene.put_off, "s", "gradient of the head's weight that one of them puts off"),
+        "p": Input(scene.read("pp"), "", "pipeline stages"),
+        "v": Input(scene.read("vpp"), "", "chunks of layers on each stage"),
+        "B": Input(_others(scene)[1], "s", "backward of one micro-batch on a stage, the mean without the slowest"),
+        "c": Input(one(scene.stages["hop"]), "s", "one hop between stages"),
+    }
+
+
+def _put_off_s(v: Values) -> Column:
+    return np.asarray(v["β"] + np.maximum(v["m"] * v["w"] - (v["p"] - 1.0) * (v["B"] / v["v"] + v["c"]), 0.0))
 
 
 def _scheduled(scene: TrainScene) -> Inputs:
@@ -301,6 +318,13 @@ BUBBLE: Final[Mapping[bool, Law]] = {
     False: Equation("β(schedule; p, m, v, F, B)", _scheduled, lambda v: v["β"], "collectives/pipelines"),
 }
 """Whether the schedule is 1F1B, interleaved or not -> the equation of its bubble."""
+PUT_OFF: Final[Law] = Equation(
+    "β + max(m·w − (p − 1)·(B/v + c), 0)",
+    _put_off,
+    _put_off_s,
+    "parallel/training/step.py; Megatron-LM wgrad_deferral_limit",
+)
+"""The bubble where gradients of the head's weight wait for the drain."""
 
 
 def _pp(scene: TrainScene) -> Inputs:
@@ -425,5 +449,5 @@ def train_equations(scene: TrainScene) -> dict[str, Law]:
         "tp": TP[job.does("tp_overlap")],
         "ep": EP[scene.read("ep_overlap") > 0],
         "dp": DP[bool(job.does("dp_overlap"))],
-        "bubble": BUBBLE[int(scene.read("schedule")) == 0],
+        "bubble": PUT_OFF if job.work.software.deferred else BUBBLE[int(scene.read("schedule")) == 0],
     }

@@ -208,6 +208,15 @@ def loss_bytes(model: Model, cols: Mapping[str, Column], work: TrainWorkload) ->
     return column(logits + normed + gathered)
 
 
+def put_off_bytes(model: Model, cols: Mapping[str, Column], work: TrainWorkload) -> Column:
+    """Return what a micro-batch leaves whose gradient of the head's weight waits: the head's input and the logits' gradient.
+
+    Both BF16. Source: Megatron-LM core/models/gpt/gpt_model.py, `embedding_activation_buffer` and `grad_output_buffer`.
+    """
+    shape = shape_of(model, work, cols)
+    return column(ACTIVATION_BYTES * shape.t * (shape.h / shape.split + model.vocab / shape.tp))
+
+
 def end_bytes(model: Model, cols: Mapping[str, Column], work: TrainWorkload) -> tuple[Column, Column]:
     """Bytes per micro-batch in flight beside the layers: (on the first stage, on every stage).
 

@@ -176,7 +176,7 @@ def stage_bytes(model: Model, cols: Columns, work: TrainWorkload) -> dict[str, C
         backward = np.maximum.reduce(at_work) + prices["gathered gradients"]
         alone = np.where(cols["pp"] > 1, prices["stand-ins"], head) + backward
         out[f"work {place}"] = head + np.maximum(backward, prices["loss"]) if place == "last" else alone
-    return out
+    return out | {"put off": prices["put off"]}
 
 
 @lru_cache(maxsize=8)
@@ -193,6 +193,7 @@ def _layers(model: Model, cols: Mapping[str, Column], work: TrainWorkload) -> di
         "stream": stream,
         "outputs": outputs,
         "loss": activations.loss_bytes(model, cols, work),
+        "put off": activations.put_off_bytes(model, cols, work),
         "stand-ins": placeholder_bytes(model, cols, work),
         "gathered gradients": _gathered_gradients(model, cols, work),
     }
@@ -284,9 +285,15 @@ def active_bytes(s: Floor, work: TrainWorkload, cols: Columns, schedules: Sequen
     """Return `s` of `stage_floor` with what a schedule adds: micro-batches in flight, and copies of the parameters."""
     held = cols.on_distinct(FLIGHT_AXES, lambda sub: flights(sub, microbatches(work, sub), schedules))
     out = {f"active {place}": held[place] * s[f"kept {place}"] + s[f"work {place}"] for place in PLACES}
+    out["active last"] = out["active last"] + waiting(work, cols) * s["put off"]
     out["active inner"] = np.where(cols["pp"] > 2, out["active inner"], 0.0)  # two stages have no inner one
     copies = parameter_copies(cols, schedules)
     return s | out | {name: copies * s[name] for name in HELD}
+
+
+def waiting(work: TrainWorkload, cols: Mapping[str, Column]) -> Column:
+    """Micro-batches whose gradient of the head's weight waits for the drain, on the last of several stages."""
+    return np.minimum(work.software.deferred, microbatches(work, cols)) * (cols["pp"] > 1)
 
 
 def microbatches(work: TrainWorkload, cols: Mapping[str, Column]) -> Column:

@@ -324,6 +324,7 @@ def dense_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
     sent = COLLECTIVE_KERNELS * job.work.software.sends
     out = {f"forward {name}": total(ahead for ahead, _, _ in seconds[name]) for name in ENDS}
     out |= {f"backward {name}": total(inputs + weights for _, inputs, weights in seconds[name]) for name in ENDS}
+    out["weights head"] = total(weights for _, _, weights in seconds["head"])
     for index, kind in enumerate(kinds):
         routed = isinstance(kind.mlp, Moe)
         sharded = 2.0 if isinstance(kind.mlp, Mlp) or kind.mlp.shared_intermediate else 1.0

@@ -180,6 +180,7 @@ def stack_prices(job: TrainJob, cols: Columns) -> dict[str, Column]:
     out["total"] = total(value for name, value in out.items() if _shown(name))
     out |= {f"layer {index}": seconds for index, seconds in enumerate(times)}
     out["end"] = ahead + back + modules * times[-1]
+    out["deferrable"] = prices["weights head"]
     out["module"] = prices["forward mtp"] + prices["backward mtp"] + times[-1]
     return out
 
@@ -200,11 +201,35 @@ def stage_prices(job: TrainJob, cols: Columns) -> Floor:
     )
 
 
+def put_off_s(job: TrainJob, s: Mapping[str, Column], m: Column, pp: Column) -> Column:
+    """Seconds per micro-batch by which putting the gradient of the head's weight off relieves the last stage.
+
+    ``w·min(d, m)/m`` where there are stages: w its product, d the micro-batches that may wait. Source: Megatron-LM
+    core/tensor_parallel/layers.py (`wgrad_deferral_limit`), core/pipeline_parallel/schedules.py, finish_embedding_wgrad_compute.
+    """
+    return column(s["deferrable"] * np.minimum(job.work.software.deferred / m, 1.0) * (pp > 1))
+
+
+def left_over_s(put_off: Column, m: Column, drain: Column) -> Column:
+    """Seconds of products put off that outlast the drain, in which the last stage has nothing else to do.
+
+    >>> left_over_s(column(0.002), column(64.0), column(0.1)).round(3).tolist()  # 128 ms of products, 100 of drain
+    0.028
+    """
+    return np.maximum(put_off * m - drain, 0.0)
+
+
+def drain_s(s: Mapping[str, Column], pp: Column, vpp: Column) -> Column:
+    """Seconds between the last backward of the last stage and that of the first: ``(p − 1)·(b/v + c)``."""
+    return column(np.maximum(pp - 1.0, 0.0) * (s["backward"] / vpp + s["hop"]))
+
+
 def mean_stage(job: TrainJob, cols: Columns) -> Floor:
     """Run all micro-batches through the mean stage: its terms, ``m/pp`` times those of all layers."""
     s = stage_prices(job, cols)
     m, pp = job.work.global_batch / (cols["dp"] * cols["micro_batch"]), cols["pp"]
-    share = job.scale * m / pp
+    share, put_off = job.scale * m / pp, put_off_s(job, s, m, pp)
+    s = s | {"put off": put_off, "end": s["end"] - put_off}
     out = {f"term {name}": s[name] * share for name in NAMED}
     out |= {f"busy {name}": np.maximum(s[f"busy {name}"] * share, out[f"term {name}"]) for name in TALK}
     out["work"] = total(out[f"term {name}"] for name in NAMED if name not in SHARDED)
@@ -237,7 +262,7 @@ def placed_prices(job: TrainJob, cols: Columns) -> Floor:
     s, pp = cols.on_distinct(STAGE_AXES, partial(mean_stage, job)), cols["pp"]
     slow = slowest(job, s, cols)
     ahead, weights = s["forward share"] / s["total"], s["weights share"] / s["total"]
-    rest = (s["total"] - slow) / np.maximum(pp - 1.0, 1.0)
+    rest = (s["total"] - s["put off"] - slow) / np.maximum(pp - 1.0, 1.0)
     installed = job.scale
     beyond = np.where(pp > 1, installed * s["microbatches"] * np.maximum(slow - s["total"] / pp, 0.0), 0.0)
     times = {"slow": slow, "forward": rest * ahead, "backward": rest * (1.0 - ahead), "weight gradient": rest * weights}
@@ -342,7 +367,8 @@ def pipeline_prices(job: TrainJob, cols: Columns) -> Floor:
     pp, m, installed = cols["pp"], s["microbatches"], job.scale
     bubble, moving = _bubbles(job, s, cols)
     waits = np.where(pp > 1, 2.0 * m * cols["vpp"] * job.engine.boundary_s, 0.0)
-    out = {"term bubble": installed * bubble, "term pp": installed * (moving - bubble + waits)}
+    left_over = left_over_s(s["put off"], m, drain_s(s, pp, cols["vpp"]))
+    out = {"term bubble": installed * (bubble + left_over), "term pp": installed * (moving - bubble + waits)}
     out["term amax"] = installed * 2.0 * m * cols["vpp"] * s["amax"]
     out["piped"] = s["work"] + s["term imbalance"] + out["term bubble"] + out["term pp"] + out["term amax"]
     out["term evaluation"] = installed * job.work.evaluated * forward_only_s(job, s, cols)

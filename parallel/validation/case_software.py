@@ -136,6 +136,10 @@ OVERLAPS: Final[tuple[tuple[str, str, str], ...]] = (("Megatron-Bridge", r"^nvfp
 recipes turn userbuffers off: Megatron-Bridge scripts/performance/configs/llama/llama31_llm_pretrain.py,
 `tp_comm_overlap = False if precision == "nvfp4"`. Transformer Engine still gathers and reduces behind backward's products."""
 
+DEFERRED: Final[tuple[tuple[str, str, int], ...]] = (("MLPerf", r"eos_n(32|64)_ngc24\.09", 65),)
+"""(source, words of where its number stands, micro-batches whose gradient of the head's weight waits for the drain): MLPerf v4.1,
+`DEFER_EMBEDDING_WGRAD_COMPUTE=True` and `WGRAD_DEFERRAL_LIMIT=65` in NVIDIA's config_DGXH100_{32x8x256,64x8x128}x4x8_mbs2.sh."""
+
 RECOMPUTED: Final[tuple[tuple[str, str, str], ...]] = (("dgxc", r"^v25\.05\.05 (llama3\.1|llama4|nemotron)/", "none"),)
 """(source, start of where its number stands, recomputation) where its own text is silent and the recipes that it launches are
 not: NVIDIA/NeMo scripts/performance/recommended_model_configs/model_configs_{h100,gb200}.csv, no `recompute_layers` and no
@@ -336,6 +340,7 @@ def software(case: Json) -> Software:
         compiled="compile" in notes,
         blocking=source.blocking,
         sends=source.sends,
+        deferred=_told(case, DEFERRED) or 0,
         amax=amax(case),
         release=release(case),
         trains="lora" if case.get("kind") == "lora" else "all",

@@ -1,6 +1,7 @@
 """A layer of a training step: what hides behind what, what the host adds, and what the software switches change."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from parallel.placement import group_members
 from parallel.priced import Priced
 from parallel.roofline import gradients_s
 from parallel.strategy import Columns
+from parallel.training.footprint import stage_loads
 from parallel.training.layer import (
     TrainJob,
     _priced,
@@ -22,7 +24,7 @@ from parallel.training.layer import (
     layer_prices,
     tensor_exposed_s,
 )
-from parallel.training.step import price
+from parallel.training.step import DEFAULTS, SCHEDULES, price
 from parallel.workload import GRAPHS, TP_OVERLAPS, Software
 from topo.errors import SpecError
 
@@ -180,6 +182,51 @@ def test_adding_gradients_up_moves_them_three_times_beside_the_product(dense) ->
     assert apart[2] - products[1] == pytest.approx(memory_s(10.0 * 1024 * 4096, kernels, hbm_Bps))
     assert fused[2] == products[0] > products[1]  # it reads and writes the sum itself
     assert apart[:2] == fused[:2]
+
+
+def deferring(bound, deferred: int, **split) -> tuple[TrainJob, Columns]:
+    work = replace(bound.task.train, software=Software(deferred=deferred))
+    return TrainJob.of(bound.task.model, bound.cluster, work), Columns.of(**{**DENSE, **split})
+
+
+def test_a_gradient_of_the_head_put_off_relieves_the_last_stage_until_the_drain_is_full(dense) -> None:
+    """m·w leaves the slowest stage and what outlasts (p - 1)·(b + c) comes back; the mean of the other stage stays as it was."""
+    jobs, cols = zip(*(deferring(dense, deferred, vpp=2) for deferred in (0, 3, 10_000)), strict=True)
+    plain, some, every = (price(job, each) for job, each in zip(jobs, cols, strict=True))
+    m = plain.extra["microbatches"][0]
+    filled = cols[0].filled({"sp": 1, "cp": 1, "etp": 1})
+    weight_s = layer_prices(jobs[0], filled)["weights head"][0] * jobs[0].scale
+    assert plain.terms["imbalance"][0] - some.terms["imbalance"][0] == pytest.approx(3.0 * weight_s, rel=1e-6)
+    stayed = every.terms["bubble"][0] - plain.terms["bubble"][0]
+    assert 0.0 < stayed < m * weight_s
+    assert plain.terms["imbalance"][0] - every.terms["imbalance"][0] == pytest.approx(m * weight_s, rel=1e-6)
+    assert every.seconds[0] < some.seconds[0] < plain.seconds[0]
+
+
+def test_without_stages_nothing_is_put_off(dense) -> None:
+    plain, put = (price(*deferring(dense, deferred, pp=1, dp=4)) for deferred in (0, 10_000))
+    assert plain.seconds[0] == put.seconds[0]
+    assert plain.memory_bytes[0] == put.memory_bytes[0]
+
+
+@pytest.mark.parametrize("vpp", [2, 4])
+def test_putting_more_off_never_takes_longer_while_the_last_stage_is_the_slowest_and_holds_no_less(
+    dense, vpp: int
+) -> None:
+    rows = [price(*deferring(dense, deferred, vpp=vpp)) for deferred in (0, 1, 7, 50, 200, 10_000)]
+    for less, more in pairwise(rows):
+        assert more.seconds[0] <= less.seconds[0] * (1.0 + 1e-12)
+        assert more.memory["activations"][0] >= less.memory["activations"][0]
+
+
+def test_what_is_put_off_keeps_the_input_of_the_head_and_the_gradient_of_its_logits(dense) -> None:
+    """On the last of two stages: BF16, the one split by sequence parallelism, the other over the vocabulary."""
+    loads = []
+    for deferred in (0, 5):
+        job, cols = deferring(dense, deferred)
+        loads.append(stage_loads(job.model, job.work, cols.filled(DEFAULTS), SCHEDULES)["active last"][0])
+    model, t = dense.task.model, dense.task.train.sequence
+    assert loads[1] - loads[0] == pytest.approx(5 * 2.0 * t * (model.hidden + model.vocab) / 4)
 
 
 def test_experts_with_biases_move_more_and_launch_more(bind) -> None:

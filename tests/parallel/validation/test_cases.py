@@ -182,6 +182,18 @@ def test_recipes_complete_what_a_readme_leaves_out_and_the_run_is_fitted(shipped
     assert case_software.set_aside(grok) == "incomplete"
 
 
+def test_mlperf_puts_off_what_its_launch_scripts_say(shipped):
+    found = {
+        case["id"]: read(case, shipped).work.software.deferred
+        for case in shipped["cases"]
+        if case["id"].startswith("mlperf_v4") and "gpt3_NVIDIA" in case["id"]
+    }
+    assert {name for name, deferred in found.items() if deferred} == {
+        "mlperf_v4.1_gpt3_NVIDIA_eos_n32", "mlperf_v4.1_gpt3_NVIDIA_eos_n64"
+    }  # fmt: skip
+    assert set(found.values()) == {0, 65}
+
+
 def test_fp4_recipes_of_megatron_bridge_run_without_userbuffers(case, shipped):
     assert read(case, shipped).work.software.settled("tp_overlap") == "chunked"
     assert read({**case, "precision": "nvfp4"}, shipped).work.software.settled("tp_overlap") == "backward"
