@@ -65,9 +65,7 @@ class TrainStrategyFile(Section):
         None, description="copies of what ZeRO shards, each over dp/replicate neighbours (HSDP); default: 1"
     )
     recompute: Literal[RECOMPUTE] = "none"  # type: ignore[valid-type]
-    recompute_layers: PositiveInt | None = Field(
-        None, description="layers of each pipeline stage that full recomputation covers; default: all"
-    )
+    recompute_layers: PositiveInt | None = Field(None, description="layers of each stage redone in full; default: all")
     layout: str | None = Field(None, description="which layers sit where: Et*4|(t*4|)*14tmL; default: by cost")
     schedule: Literal["1f1b", *SCHEDULES] | None = Field(  # type: ignore[valid-type]
         None, description="default: 1f1b, interleaved where vpp is above 1"

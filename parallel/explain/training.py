@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from collectives.pipelines import SCHEDULES as PIPELINES
+from parallel.explain.bubbles import BUBBLE, PUT_OFF, bubble_of, others
 from parallel.explain.equation import Equation, Input, Inputs, Values, computed, per_kind
 from parallel.explain.reduction import DP, dp_inputs
 from parallel.explain.scene import TrainScene, one, train_swap
@@ -17,7 +17,6 @@ from parallel.explain.traffic import boundary_bytes, expert_bytes, halves, key_b
 from parallel.training import footprint
 from parallel.training.frameworks import framework
 from parallel.training.layer import COMPUTE, PRODUCTS, RECOMPUTE, recomputed
-from parallel.training.step import SCHEDULES, beyond_s
 from topo.columns import Column
 
 Law = Equation[TrainScene]
@@ -240,93 +239,6 @@ def _imbalance(scene: TrainScene) -> Inputs:
     }
 
 
-def _others(scene: TrainScene) -> tuple[float, float, float]:
-    """Seconds of a stage beside the slowest: forward, backward, and the gradient of the weights in it."""
-    s, whole = scene.stages, one(scene.stages["total"])
-    rest = (whole - scene.put_off - scene.slowest) / max(scene.read("pp") - 1.0, 1.0)
-    ahead = rest * one(s["forward share"]) / whole
-    return ahead, rest - ahead, rest * one(s["weights share"]) / whole
-
-
-def _bubble_of(scene: TrainScene, hop_s: float) -> float:
-    """Bubble of the schedule, with hops of so many seconds."""
-    from collectives.pipelines import bubble_s
-
-    ahead, back, weight = _others(scene)
-    p, m, v, code = scene.read("pp"), scene.microbatches, scene.read("vpp"), int(scene.read("schedule"))
-    if p <= 1:
-        return 0.0
-    if code == 0:
-        return float(PIPELINES["interleaved"].bubble_s(p, m, v, ahead, back, hop_s))
-    return float(bubble_s(SCHEDULES[code], p, m, v, ahead, back, hop_s, weight)[0])
-
-
-def _bubble(scene: TrainScene) -> Inputs:
-    ahead, back, _ = _others(scene)
-    return {
-        "p": Input(scene.read("pp"), "", "pipeline stages"),
-        "v": Input(scene.read("vpp"), "", "chunks of layers on each stage"),
-        "F": Input(ahead, "s", "forward of one micro-batch on a stage, the mean without the slowest"),
-        "B": Input(back, "s", "backward of it"),
-    }
-
-
-def _dealt(scene: TrainScene) -> Inputs:
-    """Return the inputs of a bubble, with what chunks of unequal layers add."""
-    s = {**scene.stages, "microbatches": np.array([scene.microbatches]), "end": scene.stages["end"] - scene.put_off}
-    some = np.flatnonzero(scene.cols["pp"] > 1)
-    beyond = beyond_s(scene.job, s, scene.cols, some)
-    added = max(float(beyond.sum()), -_bubble_of(scene, 0.0))
-    return _bubble(scene) | {
-        "δ": Input(added, "s", "chunks of unequal layers, executed: beyond chunks that are all alike")
-    }
-
-
-def _put_off(scene: TrainScene) -> Inputs:
-    plain = int(scene.read("schedule")) == 0
-    return {
-        "β": Input(computed(BUBBLE[plain], (_dealt if plain else _scheduled)(scene))[0], "s", "bubble of the schedule"),
-        "m": Input(scene.microbatches, "", "micro-batches of a step"),
-        "w": Input(scene.put_off, "s", "gradient of the head's weight that one of them puts off"),
-        "p": Input(scene.read("pp"), "", "pipeline stages"),
-        "v": Input(scene.read("vpp"), "", "chunks of layers on each stage"),
-        "B": Input(_others(scene)[1], "s", "backward of one micro-batch on a stage, the mean without the slowest"),
-        "c": Input(one(scene.stages["hop"]), "s", "one hop between stages"),
-    }
-
-
-def _put_off_s(v: Values) -> Column:
-    return np.asarray(v["β"] + np.maximum(v["m"] * v["w"] - (v["p"] - 1.0) * (v["B"] / v["v"] + v["c"]), 0.0))
-
-
-def _scheduled(scene: TrainScene) -> Inputs:
-    return _bubble(scene) | {
-        "β": Input(
-            _bubble_of(scene, 0.0), "s", f"bubble of {SCHEDULES[int(scene.read('schedule'))]}, executed or closed"
-        )
-    }
-
-
-_BUBBLE_SOURCE = "collectives/pipelines; Narayanan 2104.04473 §2.2; δ: parallel/training/uneven.py"
-BUBBLE: Final[Mapping[bool, Law]] = {
-    True: Equation(
-        "(p − 1)·(F + B)/v + δ",
-        _dealt,
-        lambda v: (v["p"] - 1.0) * (v["F"] + v["B"]) / v["v"] + v["δ"],
-        _BUBBLE_SOURCE,
-    ),
-    False: Equation("β(schedule; p, m, v, F, B)", _scheduled, lambda v: v["β"], "collectives/pipelines"),
-}
-"""Whether the schedule is 1F1B, interleaved or not -> the equation of its bubble."""
-PUT_OFF: Final[Law] = Equation(
-    "β + max(m·w − (p − 1)·(B/v + c), 0)",
-    _put_off,
-    _put_off_s,
-    "parallel/training/step.py; Megatron-LM wgrad_deferral_limit",
-)
-"""The bubble where gradients of the head's weight wait for the drain."""
-
-
 def _pp(scene: TrainScene) -> Inputs:
     hop = one(scene.stages["hop"])
     size = boundary_bytes(scene) / scene.read("tp")
@@ -336,7 +248,7 @@ def _pp(scene: TrainScene) -> Inputs:
         "v": Input(scene.read("vpp"), "", "chunks of layers on each stage"),
         "c": Input(hop, "s", "one hop between stages", _sent(size, scene.group("pp"))),
         "w": Input(scene.job.engine.boundary_s, "s", "wait on the host at each end of a chunk"),
-        "Δβ": Input(_bubble_of(scene, hop) - _bubble_of(scene, 0.0), "s", "what hops of c add to the bubble"),
+        "Δβ": Input(bubble_of(scene, hop) - bubble_of(scene, 0.0), "s", "what hops of c add to the bubble"),
     }
 
 
@@ -358,7 +270,7 @@ def _evaluation(scene: TrainScene) -> Inputs:
         "e": Input(scene.point.train.evaluated, "", "global batches evaluated for each one trained"),
         "p": Input(scene.read("pp"), "", "pipeline stages"),
         "f": Input(scene.slowest * one(s["forward share"]) / one(s["total"]), "s", "slowest stage's forward"),
-        "g": Input(_others(scene)[0], "s", "forward of the others, their mean"),
+        "g": Input(others(scene)[0], "s", "forward of the others, their mean"),
         "c": Input(one(s["hop"]), "s", "one hop between stages"),
         "w": Input(scene.job.engine.boundary_s, "s", "wait on the host at each end of a chunk"),
     }
