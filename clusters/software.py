@@ -91,14 +91,24 @@ class TrainingConstants:
         """
         own = next((name for name in (part.name, part.generation) if name in self.sustained), "default")
         shares: dict[str, float] = {}
-        for kin in (part.generation.split("-")[0], part.generation, part.name):
-            shares |= self.formats.get(kin, {})
+        for each in kin(part):
+            shares |= self.formats.get(each, {})
         return self.sustained[own] * shares.get(fmt, 1.0 if fmt == "bf16" else shares.get("narrow", 1.0))
 
     def attention_forward(self, kernel: str, generation: str) -> float:
         """Return the share of the BF16 peak that a fused attention kernel reaches forward on long sequences."""
         table = self.attention[kernel]
         return table.get(generation, table["default"])
+
+
+def kin(part: Accelerator) -> tuple[str, str, str]:
+    """Return what a table of constants may know a part by, the widest first: family of generations, generation, name.
+
+    >>> from clusters.catalogue import accelerator
+    >>> kin(accelerator("gb300"))
+    ('blackwell', 'blackwell-ultra', 'gb300')
+    """
+    return part.generation.split("-")[0], part.generation, part.name
 
 
 @lru_cache(maxsize=1)

@@ -19,9 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clusters.calibration.residuals import significant, write_yaml
-from clusters.catalogue import Accelerator
 from clusters.measurements import read_json
-from clusters.software import FILE, document, varied
+from clusters.software import FILE, document, kin, varied
 from parallel.models import Moe
 from parallel.precision import RECIPES
 from parallel.validation import case_software
@@ -90,18 +89,13 @@ NUDGE: Final = 0.02
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-
-def _kin(part: Accelerator) -> tuple[str, str, str]:
-    return part.name, part.generation, part.generation.split("-")[0]
-
-
 MOVES: Final[Mapping[str, Callable[[list[str], Block], bool]]] = {
     "engines": lambda place, block: block.inputs[0].work.software.engine == place[1],
     "sustained": lambda place, block: (
         place[1] in (block.cluster.accelerator.name, block.cluster.accelerator.generation)
     ),
     "formats": lambda place, block: (
-        place[1] in _kin(block.cluster.accelerator)
+        place[1] in kin(block.cluster.accelerator)
         and (place[2] == "bf16" or block.inputs[0].work.precision in ((place[2],) if place[2] != "narrow" else NARROW))
     ),
     "attention": lambda place, block: (
